@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * jfield: JSON to struct and back by tables; the only file with jfield.c that includes jansson.
+ * A table row maps a key to a type, a place in a struct and its limits. Decoding refuses unknown
+ * and duplicate keys, wrong types, out-of-range values, NUL in strings, invalid UTF-8, more than
+ * LIMIT_JSON_DEPTH levels and trailing bytes; the error names the field and the rule it broke
+ * (ERR_JSON, ERR_FIELD_UNKNOWN, ERR_FIELD_MISSING, ERR_FIELD_INVALID).
+ *
+ * Absent or null means: strings NULL, vectors empty, numbers and booleans the row's `def`, optional
+ * objects `present` false. Encoding leaves out NULL strings and absent objects unless JF_NULL asks
+ * for null; numbers, booleans, vectors and maps are always written.
+ */
+#pragma once
+
+#include "common/err.h"
+#include "common/sbuf.h"
+#include "common/strv.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum jtype {
+    JT_STR,     /* char *, owned */
+    JT_BOOL,    /* bool */
+    JT_U32,     /* uint32_t */
+    JT_U64,     /* uint64_t */
+    JT_I32,     /* int32_t */
+    JT_TIME,    /* int64_t microseconds; RFC 3339 on the wire; 0 is written as null */
+    JT_BYTES,   /* struct jbytes: base64 on the wire */
+    JT_STRV,    /* struct strv; array of strings */
+    JT_MAP,     /* struct strv of "key=value"; object of strings */
+    JT_OBJ,     /* embedded struct with a table; its first member may be `bool present` (JF_OPT) */
+    JT_LIST,    /* struct jlist of structs with a table */
+};
+
+struct jbytes { uint8_t *data; size_t len; };              /* data owned */
+struct jlist { void *items; size_t n; };                   /* items owned, array of structs */
+
+#define JF_REQUIRED 1u   /* must be there on decode */
+#define JF_NULL 2u       /* write null instead of leaving it out */
+#define JF_OPT 4u        /* JT_OBJ: optional; the struct begins with `bool present` */
+
+struct jfield {
+    const char *key;
+    enum jtype type;
+    size_t offset;
+    unsigned flags;
+    uint64_t min, max;          /* numbers: range; strings: length; vectors: items. max 0 = no limit */
+    uint64_t item_max;          /* JT_STRV, JT_MAP: bytes of one item or value */
+    uint64_t def;               /* numbers and booleans */
+    bool (*check)(const char *);/* strings, and each item of a vector ("key=value" for maps) */
+    const char *rule;           /* words for what `check` wants: "a name of [a-z0-9_.-]" */
+    const struct jfield *table; /* JT_OBJ, JT_LIST */
+    size_t item_size;           /* JT_LIST */
+};
+
+/* A table ends with a row whose key is NULL. */
+#define JF_END { .key = NULL }
+#define JF(struct_type, member, jtype_, ...) \
+    { .key = #member, .type = jtype_, .offset = offsetof(struct_type, member), ##__VA_ARGS__ }
+
+/* `out` is zeroed first; on failure everything is freed again. len is limited by the caller. */
+int json_decode(const struct jfield *table, const char *text, size_t len, void *out, struct err *e);
+/* Appends compact JSON of the struct. */
+int json_encode(const struct jfield *table, const void *in, struct sbuf *b, struct err *e);
+/* Frees all that the table owns and zeroes it. `size` of the struct. */
+void json_done(const struct jfield *table, void *obj, size_t size);
+/* Seeds jansson's hash; call before the first thread. */
+void json_init(void);

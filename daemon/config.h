@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * config: /etc/sandboxd/daemon.json, by a jfield table; a missing file means defaults, an unknown
+ * key is an error at start. Man page: docs/man/sandboxd.conf.5.
+ */
+#pragma once
+
+#include "common/err.h"
+#include "daemon/accel.h"
+#include "daemon/domxml.h"
+#include <stdint.h>
+#include <sys/types.h>
+
+struct config {
+    char *state_dir;        /* /var/lib/sandboxd */
+    char *runtime_dir;      /* /run/sandboxd */
+    char *socket;           /* <runtime_dir>/sandboxd.sock */
+    char *socket_group;     /* "sandbox"; "" = root's group */
+    char *admin_group;      /* "" none: members see all sandboxes */
+    char *libvirt_uri;      /* "embed" (= qemu:///embed?root=<state_dir>/libvirt) or a libvirt URI */
+    char *accel;            /* auto kvm tcg */
+    char *machine;          /* microvm q35 */
+    char *default_image;    /* debian */
+    uint32_t default_cpus;  /* 2, or what the host has */
+    uint64_t default_memory;/* 2 GiB */
+    uint64_t default_disk;  /* 20 GiB */
+    uint32_t uid_base;      /* first uid of the range given to QEMU processes: 1879048192 */
+    char *console;          /* "hvc0" quiet and fast, "serial" with kernel messages from the start */
+    char *log_level;        /* err warning notice info debug */
+    char *virtiofsd;        /* path; "" = found */
+    char *qemu_group;       /* qemu:///system only: group QEMU needs ("libvirt-qemu"); "" none */
+};
+
+/* path NULL: /etc/sandboxd/daemon.json if it is there. */
+int config_load(const char *path, struct config *ret, struct err *e);
+void config_done(struct config *c);

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * share: one virtiofsd per sandbox with a workspace, in user, mount, pid and network namespaces of
+ * its own, as the caller on the host and uid 1000 inside: whoever in the guest creates a file, it is
+ * the caller's on the host at once. A seccomp filter in front refuses setuid and setgid bits and
+ * device nodes, and turns changes of owner into nothing. Theory: top of share.c, and
+ * docs/SECURITY-MODEL.md.
+ */
+#pragma once
+
+#include "common/err.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct share_spec {
+    const char *socket_path;  /* bound here, owned by qemu_uid, 0600 */
+    uid_t qemu_uid;
+    gid_t qemu_gid;
+    int dir_fd;               /* O_PATH fd of the workspace, from workspace_open() (borrowed) */
+    bool read_only;
+    uid_t uid;                /* the caller */
+    gid_t gid;
+    const gid_t *groups;      /* supplementary, borrowed */
+    size_t n_groups;
+    int log_fd;               /* its stderr (borrowed) */
+};
+
+/* Identity of the process that survives a daemon restart: pid plus start time from /proc. */
+struct share_proc { pid_t pid; uint64_t start_time; };
+
+int share_start(const struct share_spec *spec, struct share_proc *ret, struct err *e);
+/* Kills (if it is still that process) and, if it is our child, reaps. */
+void share_stop(const struct share_proc *p);
+bool share_alive(const struct share_proc *p);
+/* pidfd to watch its end, -1 when it is gone. */
+int share_pidfd(const struct share_proc *p);

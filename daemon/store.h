@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * store: SQLite, the only truth. Nobody else includes sqlite3.h. One connection behind one leaf
+ * lock; statements are prepared once; values are always bound; transactions are short. Schema steps
+ * are daemon/sql/NNNN-name.sql, embedded at build; a database newer than the program is refused.
+ * Strings in results are owned by the caller (…_done).
+ */
+#pragma once
+
+#include "common/err.h"
+#include "common/strv.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct store;
+
+int store_open(const char *path, struct store **ret, struct err *e);
+void store_close(struct store *st);
+
+enum vm_state { VM_CREATING, VM_RUNNING, VM_STOPPING, VM_STOPPED, VM_REMOVING, VM_FAILED,
+                VM_STATE_MAX };
+const char *vm_state_name(enum vm_state s);
+
+struct vm_row {
+    char id[17];
+    char *name;
+    uid_t uid;              /* owner */
+    gid_t gid;
+    char *groups;           /* "4,27": supplementary groups at creation */
+    enum vm_state state;
+    char *reason;           /* NULL or why */
+    uint32_t slot;          /* unique small number: QEMU's uid is base + slot */
+    char *image_name, *image_digest;
+    char *workspace;        /* NULL none */
+    bool workspace_ro;
+    uint32_t cpus;
+    uint64_t memory, disk;
+    struct strv env, labels;
+    char *machine, *accel;  /* accel NULL before the first start */
+    int64_t created_at, started_at, stopped_at;   /* microseconds, 0 never */
+    int32_t share_pid;      /* virtiofsd, 0 none */
+    uint64_t share_start;
+};
+void vm_row_done(struct vm_row *r);
+
+/* Inserts with a free slot (written to r->slot); ERR_NAME_IN_USE per owner. */
+int store_vm_insert(struct store *st, struct vm_row *r, struct err *e);
+int store_vm_set_state(struct store *st, const char *id, enum vm_state s, const char *reason,
+                       struct err *e);
+/* Stores state, reason, accel, times and share fields of *r. */
+int store_vm_update(struct store *st, const struct vm_row *r, struct err *e);
+int store_vm_delete(struct store *st, const char *id, struct err *e);
+/* All rows (owned array of n), ordered by creation. */
+int store_vm_list(struct store *st, struct vm_row **ret, size_t *ret_n, struct err *e);
+
+struct exec_row {
+    char id[17];
+    char vm[17];
+    uint32_t stream;        /* id on the guest channel */
+    struct strv command;
+    char *user, *workdir;
+    bool tty, stdin_open, detach;
+    uint32_t pid;
+    int state;              /* 0 running, 1 ended */
+    int how;                /* enum exit_how when ended */
+    uint32_t value;         /* exit code or signal */
+    int64_t created_at, ended_at;
+};
+void exec_row_done(struct exec_row *r);
+int store_exec_insert(struct store *st, const struct exec_row *r, struct err *e);
+int store_exec_update(struct store *st, const struct exec_row *r, struct err *e);
+int store_exec_delete(struct store *st, const char *id, struct err *e);
+int store_exec_list(struct store *st, const char *vm, struct exec_row **ret, size_t *ret_n,
+                    struct err *e);
+
+struct image_row {
+    char digest[80];
+    char *name;             /* NULL when superseded */
+    char *variant, *os, *kernel;
+    char *recipe;           /* digest of recipe + agent: what --if-missing compares */
+    uint64_t size, root_size;
+    int64_t created_at;
+    uint32_t sandboxes;     /* computed */
+};
+void image_row_done(struct image_row *r);
+/* Inserts and points `name` at it, taking the name from an older image. */
+int store_image_insert(struct store *st, const struct image_row *r, struct err *e);
+int store_image_list(struct store *st, struct image_row **ret, size_t *ret_n, struct err *e);
+int store_image_delete(struct store *st, const char *digest, struct err *e);   /* ERR_IMAGE_IN_USE */
+
+/* Idempotency-Key: 1 with the stored answer (owned), 0 unknown. A key is its owner's for 24 h. */
+int store_idem_get(struct store *st, uid_t uid, const char *key, char **ret_request_hash,
+                   int *ret_status, char **ret_body, struct err *e);
+int store_idem_put(struct store *st, uid_t uid, const char *key, const char *request_hash,
+                   int status, const char *body, struct err *e);

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * virt: libvirt, and nobody else includes it. One connection (embedded driver or libvirtd), its event
+ * thread, transient domains named "sbx-<id>" with the metadata of the sandbox. libvirt's thread-local
+ * last error is turned into struct err at once. Callbacks run on libvirt's event thread: they copy
+ * and post, never act.
+ */
+#pragma once
+
+#include "common/err.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+struct virt;
+
+enum virt_event { VIRT_STOPPED, VIRT_CRASHED, VIRT_PAUSED, VIRT_RESUMED };
+
+/* sandbox_id as in the domain's name; detail is a short word ("shutdown", "destroyed", "crashed",
+ * "io-error"). */
+typedef void (*virt_event_fn)(void *arg, const char *sandbox_id, enum virt_event ev,
+                              const char *detail);
+
+/* uri: "qemu:///embed?root=DIR" (DIR is made and its qemu.conf written by virt) or
+ * "qemu:///system". Starts the event thread, then opens (the first time about 7 s). */
+int virt_open(const char *uri, virt_event_fn fn, void *arg, struct virt **ret, struct err *e);
+void virt_close(struct virt *v);
+int virt_versions(struct virt *v, char **ret_libvirt, char **ret_qemu, struct err *e);
+
+/* Starts a transient domain. The domain is paused==false at return: running, or an error and gone. */
+int virt_start(struct virt *v, const char *xml, struct err *e);
+/* 1 running or paused, 0 no such domain. */
+int virt_exists(struct virt *v, const char *sandbox_id, bool *ret_paused, struct err *e);
+/* Cuts the power; a domain that is not there is success. */
+int virt_destroy(struct virt *v, const char *sandbox_id, struct err *e);
+int virt_resume(struct virt *v, const char *sandbox_id, struct err *e);
+/* Ids of all "sbx-…" domains, for reconcile. */
+int virt_list(struct virt *v, char ***ret_ids, size_t *ret_n, struct err *e);
