@@ -7,6 +7,7 @@
 #include "common/err.h"
 #include "common/limits.h"
 #include <stdbool.h>
+#include <stddef.h>
 
 /* Sandbox and image names: 1 to LIMIT_NAME of [a-z0-9_.-], first one a letter or digit. A name
  * that looks like an id (LIMIT_ID hex digits) is refused, so that the two cannot be confused. */
