@@ -11,6 +11,7 @@
 #pragma once
 
 #include "common/err.h"
+#include <stdbool.h>
 #include <stdint.h>
 
 struct evloop;
@@ -25,9 +26,12 @@ void evloop_free(struct evloop *l);                   /* stops and joins; source
 /* fd is borrowed and must outlive the source. */
 int evloop_add_fd(struct evloop *l, int fd, uint32_t epoll_events, evloop_io_fn fn, void *arg,
                   struct evsource **ret, struct err *e);
+/* 0 watches nothing, not even hang-up, until other events are set. */
 void evloop_set_events(struct evsource *s, uint32_t epoll_events);
 /* One shot after `ms`; evloop_timer_set() arms again, negative disarms. */
 int evloop_add_timer(struct evloop *l, int64_t ms, evloop_timer_fn fn, void *arg,
                      struct evsource **ret, struct err *e);
 void evloop_timer_set(struct evsource *s, int64_t ms);
 void evloop_remove(struct evsource *s);               /* NULL is fine */
+/* Whether the caller is the event thread, where nothing may wait. */
+bool evloop_is_self(struct evloop *l);
