@@ -18,6 +18,7 @@ struct store;
 
 int store_open(const char *path, struct store **ret, struct err *e);
 void store_close(struct store *st);
+const char *store_library_version(void);
 
 enum vm_state { VM_CREATING, VM_RUNNING, VM_STOPPING, VM_STOPPED, VM_REMOVING, VM_FAILED,
                 VM_STATE_MAX };

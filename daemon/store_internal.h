@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * store_internal: what store*.c share: the connection, the list of statements, binding and reading.
+ * Only store*.c include it.
+ *
+ * Every public function of store.h takes the lock for its whole length (store_lock) and borrows
+ * prepared statements, which are reset and unbound at the end of the scope (autostmt). The lock is a
+ * leaf: nothing else is locked and nobody is called back while it is held.
+ */
+#pragma once
+
+#include "daemon/store.h"
+#include <pthread.h>
+#include <sqlite3.h>
+
+#define VM_COLUMNS                                                                             \
+    "id, name, uid, gid, groups, state, reason, slot, image_name, image_digest, workspace, "  \
+    "workspace_ro, cpus, memory, disk, env, labels, machine, accel, created_at, started_at, " \
+    "stopped_at, share_pid, share_start"
+#define EXEC_COLUMNS                                                                        \
+    "id, vm, stream, command, user, workdir, tty, stdin_open, detach, pid, state, how, value, " \
+    "created_at, ended_at"
+#define IMAGE_COLUMNS \
+    "digest, name, variant, os, kernel, recipe, size, root_size, created_at"
+
+#define STORE_STATEMENTS(X)                                                                       \
+    X(ST_VM_FREE_SLOT,                                                                            \
+      "SELECT CASE WHEN NOT EXISTS (SELECT 1 FROM vm WHERE slot = 1) THEN 1 ELSE "                \
+      "(SELECT min(a.slot) + 1 FROM vm a WHERE NOT EXISTS "                                       \
+      "(SELECT 1 FROM vm b WHERE b.slot = a.slot + 1)) END")                                      \
+    X(ST_VM_INSERT,                                                                               \
+      "INSERT INTO vm(" VM_COLUMNS ") VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, " \
+      "?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)")                              \
+    X(ST_VM_SET_STATE, "UPDATE vm SET state = ?2, reason = ?3 WHERE id = ?1")                     \
+    X(ST_VM_UPDATE,                                                                               \
+      "UPDATE vm SET state = ?2, reason = ?3, accel = ?4, started_at = ?5, stopped_at = ?6, "     \
+      "share_pid = ?7, share_start = ?8 WHERE id = ?1")                                           \
+    X(ST_VM_DELETE, "DELETE FROM vm WHERE id = ?1")                                               \
+    X(ST_VM_LIST, "SELECT " VM_COLUMNS " FROM vm ORDER BY created_at, id")                        \
+    X(ST_EXEC_INSERT,                                                                             \
+      "INSERT INTO exec(" EXEC_COLUMNS ") VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, "  \
+      "?12, ?13, ?14, ?15)")                                                                      \
+    X(ST_EXEC_UPDATE,                                                                             \
+      "UPDATE exec SET pid = ?2, state = ?3, how = ?4, value = ?5, ended_at = ?6 WHERE id = ?1")  \
+    X(ST_EXEC_DELETE, "DELETE FROM exec WHERE id = ?1")                                           \
+    X(ST_EXEC_LIST, "SELECT " EXEC_COLUMNS " FROM exec WHERE vm = ?1 ORDER BY created_at, id")    \
+    X(ST_IMAGE_INSERT,                                                                            \
+      "INSERT INTO image(" IMAGE_COLUMNS ") VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) "          \
+      "ON CONFLICT(digest) DO UPDATE SET name = excluded.name, recipe = excluded.recipe")         \
+    X(ST_IMAGE_FORGET_NAME, "UPDATE image SET name = NULL WHERE name = ?1")                       \
+    X(ST_IMAGE_DELETE, "DELETE FROM image WHERE digest = ?1")                                     \
+    X(ST_IMAGE_LIST,                                                                              \
+      "SELECT " IMAGE_COLUMNS ", (SELECT count(*) FROM vm WHERE vm.image_digest = image.digest) " \
+      "FROM image ORDER BY created_at, digest")                                                   \
+    X(ST_IDEM_PRUNE, "DELETE FROM idempotency WHERE created_at < ?1")                             \
+    X(ST_IDEM_GET,                                                                                \
+      "SELECT request_hash, status, body FROM idempotency WHERE uid = ?1 AND key = ?2 "           \
+      "AND created_at >= ?3")                                                                     \
+    X(ST_IDEM_PUT,                                                                                \
+      "INSERT OR REPLACE INTO idempotency(uid, key, request_hash, status, body, created_at) "     \
+      "VALUES(?1, ?2, ?3, ?4, ?5, ?6)")
+
+enum store_stmt {
+#define STORE_ENUM(id, sql) id,
+    STORE_STATEMENTS(STORE_ENUM)
+#undef STORE_ENUM
+    ST_MAX
+};
+
+struct store {
+    pthread_mutex_t lock;
+    sqlite3 *db;                  /* owned */
+    sqlite3_stmt *stmt[ST_MAX];   /* owned */
+};
+
+static inline void store_unlock_cleanup(struct store **st)
+{
+    pthread_mutex_unlock(&(*st)->lock);
+}
+#define store_lock(st)                                                               \
+    __attribute__((cleanup(store_unlock_cleanup), unused)) struct store *locked_ = (st); \
+    pthread_mutex_lock(&locked_->lock)
+
+static inline void stmt_cleanup(sqlite3_stmt **s)
+{
+    if (*s) {
+        sqlite3_reset(*s);
+        sqlite3_clear_bindings(*s);
+    }
+}
+#define autostmt __attribute__((cleanup(stmt_cleanup)))
+
+/* A failed SQLite call as an error: full disk, i/o and corruption are told apart. */
+int store_error(struct store *st, struct err *e, const char *what);
+/* Runs a statement that returns no row. */
+int store_step_done(struct store *st, sqlite3_stmt *s, struct err *e, const char *what);
+/* 1 a row, 0 the end, -1 error. */
+int store_step_row(struct store *st, sqlite3_stmt *s, struct err *e, const char *what);
+
+void bind_text(sqlite3_stmt *s, int i, const char *text);      /* NULL binds NULL; borrowed until reset */
+void bind_int(sqlite3_stmt *s, int i, int64_t v);
+/* A vector as one text: each item followed by a NUL is what the blob column holds. */
+int bind_strv(sqlite3_stmt *s, int i, const struct strv *v, struct err *e);
+int column_strv(sqlite3_stmt *s, int i, struct strv *ret, struct err *e);
+int column_text(sqlite3_stmt *s, int i, char **ret, struct err *e);   /* NULL stays NULL */
+int column_id(sqlite3_stmt *s, int i, char *buf, size_t size, struct err *e);
+
+/* Grows an array of rows by one zeroed item; *cap is the caller's bookkeeping. */
+void *rows_grow(void **rows, size_t n, size_t *cap, size_t item, struct err *e);
