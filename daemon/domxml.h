@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * domxml: spec → libvirt domain XML, a pure function. tests/golden pins the output; every value
- * goes through sbuf_xml(). Why each element is there is said at its place in domxml.c.
+ * domxml: spec → libvirt domain XML, and accelerator → kernel command line; pure functions.
+ * tests/golden pins the output; every value goes through sbuf_xml(). Why each element is there is
+ * said at its place in domxml.c. Any thread.
  */
 #pragma once
 
@@ -10,8 +11,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum machine { MACHINE_MICROVM, MACHINE_Q35 };
-enum accel { ACCEL_KVM, ACCEL_TCG };
+enum machine { MACHINE_MICROVM, MACHINE_Q35, MACHINE_MAX };
+enum accel { ACCEL_KVM, ACCEL_TCG, ACCEL_MAX };
 
 struct domxml_spec {
     const char *id;             /* sandbox id */
@@ -23,15 +24,24 @@ struct domxml_spec {
     const char *kernel;         /* below the read-only view */
     const char *initrd;
     const char *cmdline;
-    const char *disk;           /* qcow2 overlay */
-    const char *base;           /* its raw backing file, below the read-only view */
-    const char *channel;        /* Unix socket QEMU listens on */
+    const char *disk;           /* qcow2 overlay; NULL: none */
+    const char *base;           /* its raw backing file, below the read-only view; NULL: none */
+    const char *channel;        /* Unix socket QEMU listens on; NULL: none */
     const char *console_log;    /* file */
+    bool serial;                /* the console is an ISA serial port (ttyS0), not hvc0 */
     const char *share_socket;   /* virtiofsd's socket; NULL: no workspace */
     uid_t uid;                  /* QEMU runs as uid:gid, never root */
     gid_t gid;
 };
 
+/* ERR_INVALID for a spec that makes no sense (uid 0, no kernel, a path that is not absolute),
+ * ERR_TOO_LARGE for text XML cannot carry. */
 int domxml_build(const struct domxml_spec *spec, char **ret_xml, struct err *e);
-const char *machine_name(enum machine m);
-const char *accel_name(enum accel a);
+
+/* The kernel command line that belongs to such a domain (owned by the caller). tsc_khz: as
+ * accel_tsc_khz() says, 0 when unknown; only a guest without hardware virtualisation is told. */
+int domxml_cmdline(enum machine machine, enum accel accel, uint32_t tsc_khz, bool serial,
+                   char **ret, struct err *e);
+
+const char *machine_name(enum machine m);   /* "microvm", "q35" */
+const char *accel_name(enum accel a);       /* "kvm", "tcg" */
