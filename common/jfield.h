@@ -61,6 +61,10 @@ struct jfield {
 
 /* `out` is zeroed first; on failure everything is freed again. len is limited by the caller. */
 int json_decode(const struct jfield *table, const char *text, size_t len, void *out, struct err *e);
+/* The same for replies a client reads: keys it does not know, at any depth, are passed over, so that
+ * a newer daemon may say more. */
+int json_decode_lenient(const struct jfield *table, const char *text, size_t len, void *out,
+                        struct err *e);
 /* Appends compact JSON of the struct. */
 int json_encode(const struct jfield *table, const void *in, struct sbuf *b, struct err *e);
 /* Frees all that the table owns and zeroes it. `size` of the struct. */
