@@ -18,18 +18,23 @@
 struct agent;
 
 struct agent_ops {
-    /* One frame about `stream` (EXEC answers, DATA, EOF, CREDIT, EXIT, SESSION). Event thread. */
-    void (*frame)(void *arg, const struct frame *f);
-    /* Hello answered and all SESSION frames seen: sessions not named are gone. Event thread. */
+    /* One frame about `stream` (EXEC answers, DATA, EOF, CREDIT, EXIT, SESSION); also each HELLO
+     * that is taken, as the beginning of a round of SESSION frames. Returns whether it made sense:
+     * a guest that sends much that does not is read from less often. Event thread. */
+    bool (*frame)(void *arg, const struct frame *f);
+    /* Hello answered and all SESSION frames seen: sessions not named are gone. Comes again when the
+     * two ends had to find each other anew. Event thread. */
     void (*synced)(void *arg);
     /* The channel is closed (QEMU gone); no further callbacks. Event thread. */
     void (*closed)(void *arg);
-    /* A line for the agent log. Event thread. */
+    /* A line for the agent log, at a limited rate. Event thread. */
     void (*log)(void *arg, int level, const char *text, size_t len);
 };
 
-/* socket_path: QEMU's listening socket; connecting is retried until the hello deadline. config is
- * copied, sent after hello if the guest says it is not configured yet. */
+/* socket_path: QEMU's listening socket; connecting is retried until the hello deadline, after which
+ * the agent counts as closed. A guest that is connected and silent is greeted for ever, ever more
+ * slowly. config is copied, sent after hello if the guest says it is not configured yet; it has to
+ * fit one frame (ERR_TOO_LARGE). ops is borrowed. */
 int agent_open(struct evloop *loop, const char *sandbox_id, const char *socket_path,
                const struct guest_config *config, const struct agent_ops *ops, void *arg,
                struct agent **ret, struct err *e);
@@ -38,11 +43,14 @@ struct agent *agent_ref(struct agent *a);
 void agent_close(struct agent *a);
 void agent_unref(struct agent *a);
 
-/* Blocks until READY, close or deadline. */
+/* Blocks until READY (0), close (ERR_SANDBOX_STATE) or deadline (ERR_TIMEOUT). ERR_GUEST: the guest
+ * speaks another version. */
 int agent_wait_ready(struct agent *a, int64_t deadline, struct err *e);
 bool agent_is_ready(struct agent *a);
-/* Queues a frame, waiting for room until deadline. Never waits on the event thread: there it fails
- * with ERR_UNAVAILABLE when the queue is full. */
+/* Queues a frame, waiting until deadline for the hello to be answered and for room. Never waits on
+ * the event thread: there it fails with ERR_UNAVAILABLE. ERR_TIMEOUT: the guest does not read.
+ * ERR_SANDBOX_STATE: closed. With a deadline that has passed it never waits, and may be called with
+ * the lock held of a module above. */
 int agent_send(struct agent *a, enum frame_type type, uint8_t fd, uint32_t stream,
                const void *payload, uint32_t len, int64_t deadline, struct err *e);
 /* Round trip; ERR_TIMEOUT when the guest is silent. */

@@ -98,7 +98,8 @@ int exec_reader_fd(const struct exec_reader *r);
 int64_t exec_read(struct exec_reader *r, void *buf, size_t cap, int *ret_fd, uint64_t *ret_lost,
                   bool *ret_ended, struct err *e);
 /* Sends as much stdin as the guest's credit allows; returns the bytes taken (0: wait for
- * notify_fd), -1 on error. len 0 is end of input. Input for an exec that has ended is taken and
+ * notify_fd), -1 on error. len 0 is end of input, which waits for
+ * room if it has to. Input for an exec that has ended is taken and
  * thrown away, as its end is on the way to the caller anyhow. ERR_EXEC_STATE: it was created without
  * stdin, or its input was ended before. */
 int64_t exec_stdin(struct exec_reader *r, const void *data, size_t len, struct err *e);
