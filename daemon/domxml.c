@@ -185,7 +185,8 @@ int domxml_build(const struct domxml_spec *s, char **ret_xml, struct err *e)
              s->accel == ACCEL_KVM ? "kvm" : "qemu");
     put(&b, "  <name>sbx-", s->id, "</name>\n");
     put(&b, "  <title>sandbox ", s->name, "</title>\n");
-    sbuf_fmt(&b, "  <memory unit='KiB'>%" PRIu64 "</memory>\n", s->memory / KIB);
+    sbuf_fmt(&b, "  <memory unit='KiB'>%" PRIu64 "</memory>\n",
+             s->memory / (uint64_t)KIB);
     /* virtiofsd maps the guest's memory. Only then: private memory is one thing less to share. */
     if (s->share_socket)
         sbuf_lit(&b, "  <memoryBacking>\n    <source type='memfd'/>\n"

@@ -25,13 +25,18 @@ struct share_spec {
     const gid_t *groups;      /* supplementary, borrowed */
     size_t n_groups;
     int log_fd;               /* its stderr (borrowed) */
+    const char *program;      /* virtiofsd; NULL or "": found where distributions put it */
 };
 
 /* Identity of the process that survives a daemon restart: pid plus start time from /proc. */
 struct share_proc { pid_t pid; uint64_t start_time; };
 
+/* Returns when virtiofsd runs and its socket can be connected to; it ends by itself when QEMU closes
+ * the connection, and goes on when the daemon ends. ERR_UNAVAILABLE when there is no virtiofsd. Any
+ * thread; needs CAP_SYS_ADMIN, CAP_SETUID, CAP_SETGID and, for callers with uid 0, CAP_SETFCAP. */
 int share_start(const struct share_spec *spec, struct share_proc *ret, struct err *e);
-/* Kills (if it is still that process) and, if it is our child, reaps. */
+/* Kills (if it is still that process) and, if it is our child, reaps. All its processes are gone
+ * with it: it is the first one of their pid namespace. */
 void share_stop(const struct share_proc *p);
 bool share_alive(const struct share_proc *p);
 /* pidfd to watch its end, -1 when it is gone. */

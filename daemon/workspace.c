@@ -220,8 +220,12 @@ static int ask_child(const struct identity *who, const char *path, bool read_onl
         return err_sys(e, ERR_UNAVAILABLE, errno, "cannot fork the workspace opener");
     if (pid == 0) {
         int fd = -1;
+        /* It may hang: nobody else's connection shall stay open because of that. */
+        if (dup2(theirs, STDERR_FILENO + 1) < 0 ||
+            syscall(SYS_close_range, STDERR_FILENO + 2, ~0U, 0) < 0)
+            _exit(1);
         child_look(who, path, read_only, r, &fd);
-        child_send(theirs, r, fd);
+        child_send(STDERR_FILENO + 1, r, fd);
         _exit(0);
     }
     fd_close(take_fd(&theirs));
