@@ -14,6 +14,7 @@
 #include "common/err.h"
 #include <stdint.h>
 #include <stdbool.h>
+#include <sys/types.h>
 #include <syslog.h>
 
 void log_init(const char *program, int max_level);
@@ -25,10 +26,10 @@ struct log_ctx {
     const char *request;    /* request id */
     const char *sandbox;    /* sandbox id */
     const char *exec;       /* exec id */
-    int64_t uid;            /* -1: none */
+    const uid_t *uid;       /* borrowed */
     const struct err *error;
 };
-#define LOG_CTX(...) (&(struct log_ctx){ .uid = -1, __VA_ARGS__ })
+#define LOG_CTX(...) (&(struct log_ctx){ __VA_ARGS__ })
 
 void log_write(int level, const struct log_ctx *ctx, const char *file, int line, const char *fmt, ...)
     __attribute__((format(printf, 5, 6)));

@@ -1,1 +1,515 @@
-/* SPDX-License-Identifier: MIT */
+/* SPDX-License-Identifier: MIT
+ *
+ * vm: one sandbox as an object: references, the lifecycle job, what it looks like from outside, and
+ * the verbs of the API in terms of vm_start.c and vm_stop.c.
+ */
+#include "common/auto.h"
+#include "common/io.h"
+#include "common/log.h"
+#include "common/name.h"
+#include "common/parse.h"
+#include "daemon/vm_priv.h"
+
+#include <fcntl.h>
+#include <pwd.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define EV_STARTED "5b1de1c9c8c04c6f9e6fd4bca02f2a01"
+#define EV_STOPPED "5b1de1c9c8c04c6f9e6fd4bca02f2a02"
+#define EV_REMOVED "5b1de1c9c8c04c6f9e6fd4bca02f2a03"
+
+/* How long a verb waits for another one on the same sandbox. */
+#define JOB_WAIT_MS 30000
+/* An orderly shutdown before removal: files of the workspace reach the host, the disk is lost anyway. */
+#define REMOVE_GRACE_MS 3000
+
+AUTO_DEFINE(vmref, struct vm, vm_unref)
+
+int vm_new_take(struct vms *v, struct vm_row *row, struct vm **ret, struct err *e)
+{
+    struct vm *vm = calloc(1, sizeof(*vm));
+    pthread_condattr_t attr;
+
+    if (!vm) {
+        vm_row_done(row);
+        return err_nomem(e);
+    }
+    vm->vms = v;
+    vm->refs = 1;
+    vm->share_pidfd = -1;
+    vm->log_fd = -1;
+    memcpy(vm->id, row->id, sizeof(vm->id));
+    vm->row = *row;
+    memset(row, 0, sizeof(*row));
+    vm->share = (struct share_proc){ .pid = vm->row.share_pid, .start_time = vm->row.share_start };
+    pthread_mutex_init(&vm->lock, NULL);
+    pthread_mutex_init(&vm->log_lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&vm->changed, &attr);
+    pthread_condattr_destroy(&attr);
+    *ret = vm;
+    return 0;
+}
+
+struct vm *vm_ref(struct vm *vm)
+{
+    pthread_mutex_lock(&vm->lock);
+    vm->refs++;
+    pthread_mutex_unlock(&vm->lock);
+    return vm;
+}
+
+void vm_unref(struct vm *vm)
+{
+    if (!vm)
+        return;
+    pthread_mutex_lock(&vm->lock);
+    unsigned left = --vm->refs;
+    pthread_mutex_unlock(&vm->lock);
+    if (left)
+        return;
+    vm_row_done(&vm->row);
+    fd_close(vm->log_fd);
+    fd_close(vm->share_pidfd);
+    pthread_cond_destroy(&vm->changed);
+    pthread_mutex_destroy(&vm->log_lock);
+    pthread_mutex_destroy(&vm->lock);
+    free(vm);
+}
+
+const char *vm_id(const struct vm *vm)
+{
+    return vm->id;
+}
+
+static struct timespec mono_timespec(int64_t deadline_ms)
+{
+    int64_t max = now_mono_ms() + 24LL * 3600 * 1000;
+
+    if (deadline_ms > max)
+        deadline_ms = max;
+    return (struct timespec){ .tv_sec = deadline_ms / 1000,
+                              .tv_nsec = deadline_ms % 1000 * 1000000 };
+}
+
+int vm_job_begin(struct vm *vm, int64_t deadline, struct err *e)
+{
+    struct timespec ts = mono_timespec(deadline);
+    int r = 0;
+
+    pthread_mutex_lock(&vm->lock);
+    while (vm->job && r == 0)
+        r = pthread_cond_timedwait(&vm->changed, &vm->lock, &ts);
+    bool busy = vm->job, removed = vm->removed;
+    if (!busy && !removed)
+        vm->job = true;
+    const char *doing = vm_state_name(vm->row.state);
+    pthread_mutex_unlock(&vm->lock);
+    if (busy) {
+        err_set(e, ERR_SANDBOX_BUSY, "sandbox '%s' is busy (%s)", vm->row.name, doing);
+        return err_hint(e, "try again in a moment");
+    }
+    if (removed)
+        return err_set(e, ERR_SANDBOX_NOT_FOUND, "no sandbox '%s': it was just removed",
+                       vm->row.name);
+    return 0;
+}
+
+void vm_job_end(struct vm *vm)
+{
+    pthread_mutex_lock(&vm->lock);
+    vm->job = false;
+    /* What happened while the job was held and was not the holder's doing. */
+    bool again = vm->row.state == VM_RUNNING && (vm->domain_gone || vm->share_gone);
+    bool share = !vm->domain_gone;
+    pthread_cond_broadcast(&vm->changed);
+    pthread_mutex_unlock(&vm->lock);
+    if (again)
+        worker_post(vm->vms->worker, share ? vm_job_share_gone : vm_job_domain_gone, vm->vms,
+                    vm->id, NULL);
+}
+
+static void job_cleanup(struct vm **vm)
+{
+    if (*vm)
+        vm_job_end(*vm);
+}
+#define autojob __attribute__((cleanup(job_cleanup), unused))
+
+enum vm_state vm_state(struct vm *vm)
+{
+    pthread_mutex_lock(&vm->lock);
+    enum vm_state s = vm->row.state;
+    pthread_mutex_unlock(&vm->lock);
+    return s;
+}
+
+bool vm_is_running(struct vm *vm)
+{
+    return vm_state(vm) == VM_RUNNING;
+}
+
+int vm_set_state(struct vm *vm, enum vm_state s, const char *reason, struct err *e)
+{
+    char *copy = reason ? strdup(reason) : NULL;
+
+    if (reason && !copy)
+        return err_nomem(e);
+    pthread_mutex_lock(&vm->lock);
+    char *old = vm->row.reason;
+    vm->row.state = s;
+    vm->row.reason = copy;
+    pthread_mutex_unlock(&vm->lock);
+    free(old);
+    return store_vm_set_state(vm->vms->store, vm->id, s, reason, e);
+}
+
+/* The job holder is the only writer of the row, so it may read it without the lock. */
+int vm_store_row(struct vm *vm, struct err *e)
+{
+    return store_vm_update(vm->vms->store, &vm->row, e);
+}
+
+bool vm_wait_domain_gone(struct vm *vm, int64_t deadline)
+{
+    struct timespec ts = mono_timespec(deadline);
+    int r = 0;
+
+    pthread_mutex_lock(&vm->lock);
+    while (!vm->domain_gone && r == 0)
+        r = pthread_cond_timedwait(&vm->changed, &vm->lock, &ts);
+    bool gone = vm->domain_gone;
+    pthread_mutex_unlock(&vm->lock);
+    return gone;
+}
+
+int vm_identity(const struct vm_row *row, struct identity *ret, struct err *e)
+{
+    const char *p = row->groups ? row->groups : "";
+    struct identity who = { .uid = row->uid, .gid = row->gid };
+
+    while (*p) {
+        char word[16];
+        size_t n = strcspn(p, ",");
+        uint32_t gid;
+        if (n >= sizeof(word) || who.n_groups == ARRAY_SIZE(who.groups))
+            return err_set(e, ERR_INTERNAL, "sandbox %s: bad groups '%s'", row->id, row->groups);
+        memcpy(word, p, n);
+        word[n] = '\0';
+        if (!parse_u32(word, 0, UINT32_MAX - 1, &gid))
+            return err_set(e, ERR_INTERNAL, "sandbox %s: bad groups '%s'", row->id, row->groups);
+        who.groups[who.n_groups++] = gid;
+        p += n + (p[n] == ',');
+    }
+    *ret = who;
+    return 0;
+}
+
+/* --- what it looks like --- */
+
+static int dup_into(char **ret, const char *s, struct err *e)
+{
+    if (!s)
+        return 0;
+    *ret = strdup(s);
+    return *ret ? 0 : err_nomem(e);
+}
+
+static int user_name(uid_t uid, char **ret, struct err *e)
+{
+    char buf[4096];
+    struct passwd pw, *found = NULL;
+
+    if (getpwuid_r(uid, &pw, buf, sizeof(buf), &found) == 0 && found)
+        return dup_into(ret, found->pw_name, e);
+    return 0;
+}
+
+static int describe_locked(const struct vm *vm, struct api_sandbox *ret, struct err *e)
+{
+    const struct vm_row *r = &vm->row;
+
+    if (dup_into(&ret->id, r->id, e) < 0 || dup_into(&ret->name, r->name, e) < 0 ||
+        dup_into(&ret->state, vm_state_name(r->state), e) < 0 ||
+        dup_into(&ret->reason, r->reason, e) < 0 ||
+        dup_into(&ret->image.name, r->image_name, e) < 0 ||
+        dup_into(&ret->image.digest, r->image_digest, e) < 0 ||
+        dup_into(&ret->workspace.path, r->workspace, e) < 0 ||
+        dup_into(&ret->machine, r->machine, e) < 0 || dup_into(&ret->accel, r->accel, e) < 0 ||
+        strv_copy(&ret->env, &r->env, e) < 0 || strv_copy(&ret->labels, &r->labels, e) < 0)
+        return -1;
+    ret->workspace.present = r->workspace != NULL;
+    ret->workspace.read_only = r->workspace_ro;
+    ret->cpus = r->cpus;
+    ret->memory = r->memory;
+    ret->disk = r->disk;
+    ret->owner.uid = r->uid;
+    ret->created_at = r->created_at;
+    ret->started_at = r->started_at;
+    ret->stopped_at = r->stopped_at;
+    return 0;
+}
+
+int vm_describe(struct vm *vm, struct api_sandbox *ret, struct err *e)
+{
+    pthread_mutex_lock(&vm->lock);
+    struct exec_table *t = vm->execs ? exec_table_ref(vm->execs) : NULL;
+    int r = describe_locked(vm, ret, e);
+    pthread_mutex_unlock(&vm->lock);
+    if (t)
+        ret->execs_running = exec_table_running(t);
+    exec_table_unref(t);
+    if (r < 0 || user_name(ret->owner.uid, &ret->owner.user, e) < 0) {
+        json_done(api_sandbox_table, ret, sizeof(*ret));
+        return -1;
+    }
+    return 0;
+}
+
+int vm_execs(struct vm *vm, struct exec_table **ret, struct err *e)
+{
+    pthread_mutex_lock(&vm->lock);
+    enum vm_state s = vm->row.state;
+    struct exec_table *t = s == VM_RUNNING && vm->execs ? exec_table_ref(vm->execs) : NULL;
+    pthread_mutex_unlock(&vm->lock);
+    if (!t) {
+        err_set(e, ERR_SANDBOX_STATE, "sandbox '%s' is %s", vm->row.name, vm_state_name(s));
+        return s == VM_STOPPED ? err_hint(e, "start it with `sbx start %s`", vm->row.name) : -1;
+    }
+    *ret = t;
+    return 0;
+}
+
+int vm_log_open(struct vm *vm, const char *which, int *ret_fd, struct err *e)
+{
+    enum vm_path p;
+
+    if (strcmp(which, "agent") == 0)
+        p = VMP_AGENT_LOG;
+    else if (strcmp(which, "console") == 0)
+        p = VMP_CONSOLE;
+    else
+        return err_set(e, ERR_INVALID, "no log '%s': it is agent or console", which);
+    autofree char *path = vm_path(vm->vms, vm->id, p);
+    if (!path)
+        return err_nomem(e);
+    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0 && errno == ENOENT)      /* never started: an empty log */
+        fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return err_sys(e, ERR_INTERNAL, errno, "cannot open the %s log", which);
+    *ret_fd = fd;
+    return 0;
+}
+
+/* --- verbs --- */
+
+static int start_with_job(struct vm *vm, int workspace_fd, struct err *e)
+{
+    if (vm_start_steps(vm, workspace_fd, e) < 0)
+        return -1;
+    log_notice(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid, .event = EV_STARTED),
+               "sandbox '%s' is running", vm->row.name);
+    return 0;
+}
+
+int vm_start(struct vm *vm, const struct caller *c, struct err *e)
+{
+    if (vm_job_begin(vm, deadline_in(JOB_WAIT_MS), e) < 0)
+        return -1;
+    autojob struct vm *job = vm;
+    if (vm->row.state == VM_RUNNING)
+        return 0;
+    return start_with_job(vm, -1, e);
+}
+
+static int stop_with_job(struct vm *vm, int64_t timeout_ms, struct err *e)
+{
+    struct err ignored = ERR_INIT;
+
+    if (vm->row.state != VM_RUNNING)
+        return 0;
+    vm_set_state(vm, VM_STOPPING, NULL, &ignored);   /* the domain decides; a lost note is repaired */
+    if (vm_stop_guest(vm, timeout_ms, e) < 0) {
+        vm_set_state(vm, VM_RUNNING, NULL, &ignored);
+        return err_wrap(e, "cannot stop sandbox '%s'", vm->row.name);
+    }
+    pthread_mutex_lock(&vm->lock);
+    vm->row.stopped_at = now_real_us();
+    vm->row.state = VM_STOPPED;
+    pthread_mutex_unlock(&vm->lock);
+    if (vm_store_row(vm, e) < 0)
+        return -1;
+    log_notice(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid, .event = EV_STOPPED),
+               "sandbox '%s' is stopped", vm->row.name);
+    return 0;
+}
+
+int vm_stop(struct vm *vm, uint32_t timeout_ms, struct err *e)
+{
+    if (vm_job_begin(vm, deadline_in(JOB_WAIT_MS), e) < 0)
+        return -1;
+    autojob struct vm *job = vm;
+    return stop_with_job(vm, timeout_ms, e);
+}
+
+int vm_restart(struct vm *vm, const struct caller *c, struct err *e)
+{
+    if (vm_job_begin(vm, deadline_in(JOB_WAIT_MS), e) < 0)
+        return -1;
+    autojob struct vm *job = vm;
+    if (stop_with_job(vm, DEADLINE_STOP, e) < 0)
+        return -1;
+    return start_with_job(vm, -1, e);
+}
+
+/* Whoever boots it is told to give up: the agent's end wakes a wait for the guest. */
+static void cancel_start(struct vm *vm)
+{
+    pthread_mutex_lock(&vm->lock);
+    vm->cancel = true;
+    struct agent *a = vm->job && vm->row.state != VM_RUNNING && vm->agent ? agent_ref(vm->agent)
+                                                                         : NULL;
+    pthread_mutex_unlock(&vm->lock);
+    if (a) {
+        agent_close(a);
+        agent_unref(a);
+    }
+}
+
+int vm_remove(struct vm *vm, bool force, struct err *e)
+{
+    cancel_start(vm);
+    if (vm_job_begin(vm, deadline_in(JOB_WAIT_MS), e) < 0)
+        return -1;
+    autojob struct vm *job = vm;
+    bool running = vm->row.state == VM_RUNNING;
+    if (vm_set_state(vm, VM_REMOVING, NULL, e) < 0)
+        return -1;
+    if (vm_stop_guest(vm, running && !force ? REMOVE_GRACE_MS : 0, e) < 0 || vm_erase(vm, e) < 0) {
+        struct err ignored = ERR_INIT;
+        vm_set_state(vm, VM_FAILED, e->msg, &ignored);
+        return err_wrap(e, "cannot remove sandbox '%s'", vm->row.name);
+    }
+    log_notice(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid, .event = EV_REMOVED),
+               "sandbox '%s' is removed", vm->row.name);
+    return 0;
+}
+
+/* --- create --- */
+
+static int groups_text(const struct identity *who, char **ret, struct err *e)
+{
+    autosbuf struct sbuf b = SBUF(1024);
+
+    sbuf_lit(&b, "");
+    for (size_t i = 0; i < who->n_groups; i++)
+        sbuf_fmt(&b, "%s%u", i ? "," : "", (unsigned)who->groups[i]);
+    return sbuf_take(&b, ret, e);
+}
+
+static int check_resources(const struct vm_row *r, const struct image_paths *image, struct err *e)
+{
+    if (r->cpus < 1 || r->cpus > LIMIT_CPUS)
+        return err_set(e, ERR_FIELD_INVALID, "cpus: must be 1 to %d", LIMIT_CPUS);
+    if (r->memory < LIMIT_MEMORY_MIN || r->memory > LIMIT_MEMORY_MAX)
+        return err_set(e, ERR_FIELD_INVALID, "memory: must be %llu MiB to %llu GiB",
+                       LIMIT_MEMORY_MIN / MIB, LIMIT_MEMORY_MAX / GIB);
+    if (r->disk > LIMIT_DISK_MAX)
+        return err_set(e, ERR_FIELD_INVALID, "disk: must be at most %llu GiB",
+                       LIMIT_DISK_MAX / GIB);
+    if (r->disk < image->root_size) {
+        char need[32];
+        format_size(image->root_size, need);
+        return err_set(e, ERR_FIELD_INVALID, "disk: image '%s' needs %s", r->image_name, need);
+    }
+    return 0;
+}
+
+static int fill_row(struct vms *v, const struct caller *c, const struct api_create_req *req,
+                    struct vm_row *r, struct err *e)
+{
+    const struct config *cf = v->config;
+    char name[LIMIT_NAME + 1];
+
+    if (!req->name && name_new(name, e) < 0)
+        return -1;
+    if (id_new(r->id, e) < 0 || dup_into(&r->name, req->name ? req->name : name, e) < 0 ||
+        groups_text(&c->id, &r->groups, e) < 0 ||
+        dup_into(&r->image_name, req->image ? req->image : cf->default_image, e) < 0 ||
+        dup_into(&r->machine, machine_name(v->machine), e) < 0 ||
+        strv_copy(&r->env, &req->env, e) < 0 || strv_copy(&r->labels, &req->labels, e) < 0)
+        return -1;
+    r->uid = c->id.uid;
+    r->gid = c->id.gid;
+    r->cpus = req->cpus ? req->cpus : cf->default_cpus;
+    /* QEMU and the guest want whole pages; a MiB is easier to read in the domain. */
+    r->memory = (req->memory ? req->memory : cf->default_memory) & ~(MIB - 1);
+    r->disk = (req->disk ? req->disk : cf->default_disk) & ~(MIB - 1);
+    r->created_at = now_real_us();
+    r->state = VM_CREATING;
+    return 0;
+}
+
+static int open_workspace(struct vms *v, const struct caller *c, const struct api_create_req *req,
+                          struct vm_row *r, int *ret_fd, struct err *e)
+{
+    const char *const forbidden[] = { v->config->state_dir, v->config->runtime_dir, NULL };
+
+    if (!req->workspace.present)
+        return 0;
+    r->workspace_ro = req->workspace.read_only;
+    return workspace_open(&c->id, req->workspace.path, r->workspace_ro, forbidden, ret_fd,
+                          &r->workspace, e);
+}
+
+static void row_cleanup(struct vm_row *r)
+{
+    vm_row_done(r);
+}
+
+/* Undoes a create that failed; what cannot be undone now stays as "removing" for reconcile. */
+static void abandon(struct vm *vm)
+{
+    struct err e = ERR_INIT;
+
+    if (vm_set_state(vm, VM_REMOVING, NULL, &e) < 0 || vm_stop_guest(vm, 0, &e) < 0 ||
+        vm_erase(vm, &e) < 0)
+        log_err(LOG_CTX(.sandbox = vm->id, .error = &e),
+                "cannot clean up after a failed create; the next start of sandboxd will");
+}
+
+int vms_create(struct vms *v, const struct caller *c, const struct api_create_req *req,
+               struct api_sandbox *ret, struct err *e)
+{
+    __attribute__((cleanup(row_cleanup))) struct vm_row row = { 0 };
+    __attribute__((cleanup(image_paths_done))) struct image_paths image = { 0 };
+    autotype(vmref) struct vm *vm = NULL;
+    autoclose int workspace = -1;
+
+    if (fill_row(v, c, req, &row, e) < 0 ||
+        image_resolve(v->store, v->view, row.image_name, &image, e) < 0 ||
+        dup_into(&row.image_digest, image.digest, e) < 0 || check_resources(&row, &image, e) < 0 ||
+        open_workspace(v, c, req, &row, &workspace, e) < 0 ||
+        store_vm_insert(v->store, &row, e) < 0)
+        return -1;
+    char id[LIMIT_ID + 1];
+    memcpy(id, row.id, sizeof(id));
+    if (vm_new_take(v, &row, &vm, e) < 0 || vms_add(v, vm, e) < 0) {
+        struct err ignored = ERR_INIT;
+        store_vm_delete(v->store, id, &ignored);
+        return -1;
+    }
+    if (vm_job_begin(vm, deadline_in(JOB_WAIT_MS), e) < 0)
+        return -1;
+    autojob struct vm *job = vm;
+    int r = req->start ? start_with_job(vm, workspace, e)
+                       : vm_set_state(vm, VM_STOPPED, NULL, e);
+    if (r < 0) {
+        abandon(vm);
+        return -1;
+    }
+    return vm_describe(vm, ret, e);
+}

@@ -37,7 +37,11 @@ struct vms_deps {       /* borrowed */
 };
 /* Opens libvirt, reconciles what a former daemon left, adopts running guests. Blocks. */
 int vms_new(const struct vms_deps *deps, struct vms **ret, struct err *e);
-void vms_free(struct vms *v);   /* running sandboxes go on */
+/* Leaving is two steps, with worker_free() between them: after vms_release() nothing posts to the
+ * worker any more (channels, watches, libvirt are closed), after vms_free() nothing is left. No
+ * request may be under way. Running sandboxes go on. */
+void vms_release(struct vms *v);
+void vms_free(struct vms *v);
 
 int vms_create(struct vms *v, const struct caller *c, const struct api_create_req *req,
                struct api_sandbox *ret, struct err *e);

@@ -1,1 +1,391 @@
-/* SPDX-License-Identifier: MIT */
+/* SPDX-License-Identifier: MIT
+ *
+ * vm_start: how a sandbox comes up: a list of steps with an undo each. A failure at any step runs
+ * the undos of those before it, backwards, and the first error is the one reported.
+ *
+ *     image      name → kernel, initrd, base disk below the read-only view
+ *     accel      what runs it: kvm or tcg, probed once with this kernel
+ *     workspace  opened by a child with the owner's rights
+ *     files      directories, logs, disk overlay
+ *     share      virtiofsd on the workspace
+ *     domain     QEMU, by libvirt
+ *     guest      channel, hello, configuration, ready
+ */
+#include "common/auto.h"
+#include "common/io.h"
+#include "common/log.h"
+#include "daemon/vm_priv.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct start {
+    struct vm *vm;
+    struct vms *v;
+    int64_t deadline;
+    int workspace_fd;               /* owned */
+    struct image_paths image;       /* owned */
+    struct accel_verdict accel;
+    bool guest_opened;
+};
+
+static int step_image(struct start *s, struct err *e)
+{
+    return image_resolve(s->v->store, s->v->view, s->vm->row.image_digest, &s->image, e);
+}
+
+static int step_accel(struct start *s, struct err *e)
+{
+    struct vms *v = s->v;
+    int r = 0;
+
+    pthread_mutex_lock(&v->accel_lock);     /* held over the probe: others want its verdict */
+    if (!v->accel_final) {
+        const struct config *cf = v->config;
+        enum accel_choice choice = strcmp(cf->accel, "kvm") == 0   ? ACCEL_FORCE_KVM
+                                   : strcmp(cf->accel, "tcg") == 0 ? ACCEL_FORCE_TCG
+                                                                   : ACCEL_AUTO;
+        r = accel_probe(choice, cf->state_dir, s->image.kernel, s->image.initrd, &v->accel,
+                        &v->accel_final, e);
+    }
+    s->accel = v->accel;
+    pthread_mutex_unlock(&v->accel_lock);
+    return r;
+}
+
+static int step_workspace(struct start *s, struct err *e)
+{
+    const struct vm_row *r = &s->vm->row;
+    const char *const forbidden[] = { s->v->config->state_dir, s->v->config->runtime_dir, NULL };
+    struct identity who;
+    autofree char *path = NULL;
+
+    if (!r->workspace || s->workspace_fd >= 0)
+        return 0;
+    if (vm_identity(r, &who, e) < 0)
+        return -1;
+    return workspace_open(&who, r->workspace, r->workspace_ro, forbidden, &s->workspace_fd, &path,
+                          e);
+}
+
+static int step_files(struct start *s, struct err *e)
+{
+    if (vm_files_make(s->vm, e) < 0)
+        return -1;
+    return vm_files_disk(s->vm, s->image.root, e);
+}
+
+static void undo_files(struct start *s)
+{
+    struct err e = ERR_INIT;
+
+    if (vm_files_drop_runtime(s->v, s->vm->id, &e) < 0)
+        log_warn(LOG_CTX(.sandbox = s->vm->id, .error = &e),
+                 "cannot remove the runtime directory, ignoring");
+}
+
+static int open_share_log(struct vm *vm, struct err *e)
+{
+    autofree char *dir = vm_path(vm->vms, vm->id, VMP_LOG_DIR);
+
+    if (!dir)
+        return err_nomem(e);
+    autoclose int dir_fd = open(dir, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = dir_fd < 0 ? -1
+                        : openat(dir_fd, "share.log",
+                                 O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return err_sys(e, ERR_INTERNAL, errno, "cannot open the log of the file share");
+    return fd;
+}
+
+static int step_share(struct start *s, struct err *e)
+{
+    struct vm *vm = s->vm;
+    struct identity who;
+
+    if (s->workspace_fd < 0)
+        return 0;
+    autofree char *socket = vm_path(s->v, vm->id, VMP_SHARE_SOCK);
+    if (!socket)
+        return err_nomem(e);
+    autoclose int log_fd = open_share_log(vm, e);
+    if (log_fd < 0 || vm_identity(&vm->row, &who, e) < 0)
+        return -1;
+    struct share_spec spec = {
+        .socket_path = socket,
+        .qemu_uid = vm_qemu_uid(vm),
+        .qemu_gid = vm_qemu_gid(vm),
+        .dir_fd = s->workspace_fd,
+        .read_only = vm->row.workspace_ro,
+        .uid = who.uid,
+        .gid = who.gid,
+        .groups = who.groups,
+        .n_groups = who.n_groups,
+        .log_fd = log_fd,
+    };
+    struct share_proc proc = { 0 };
+    if (share_start(&spec, &proc, e) < 0)
+        return err_wrap(e, "cannot share the workspace");
+    pthread_mutex_lock(&vm->lock);
+    vm->share = proc;
+    vm->row.share_pid = proc.pid;
+    vm->row.share_start = proc.start_time;
+    vm->share_gone = false;
+    pthread_mutex_unlock(&vm->lock);
+    /* The row knows the process before QEMU does, so a crash here leaves none behind. */
+    if (vm_store_row(vm, e) < 0 || vm_watch_share(vm, e) < 0) {
+        vm_close_guest(vm);
+        return -1;
+    }
+    return 0;
+}
+
+static void undo_share(struct start *s)
+{
+    vm_close_guest(s->vm);
+}
+
+static void on_share_end(void *arg, uint32_t events)
+{
+    struct vm *vm = arg;
+
+    evloop_set_events(vm->share_watch, 0);      /* a pidfd stays readable */
+    worker_post(vm->vms->worker, vm_job_share_gone, vm->vms, vm->id, NULL);
+}
+
+int vm_watch_share(struct vm *vm, struct err *e)
+{
+    if (vm->share.pid == 0)
+        return 0;
+    int fd = share_pidfd(&vm->share);
+    if (fd < 0)
+        return err_set(e, ERR_INTERNAL, "the file share process has ended");
+    struct evsource *watch = NULL;
+    vm->share_pidfd = fd;
+    if (evloop_add_fd(vm->vms->loop, fd, 0, on_share_end, vm, &watch, e) < 0)
+        return -1;
+    pthread_mutex_lock(&vm->lock);
+    vm->share_watch = watch;
+    pthread_mutex_unlock(&vm->lock);
+    evloop_set_events(watch, 1 /* EPOLLIN */);
+    return 0;
+}
+
+static int build_xml(struct start *s, char **ret, struct err *e)
+{
+    struct vm *vm = s->vm;
+    bool serial = strcmp(s->v->config->console, "serial") == 0;
+    autofree char *disk = vm_path(s->v, vm->id, VMP_DISK);
+    autofree char *console = vm_path(s->v, vm->id, VMP_CONSOLE);
+    autofree char *channel = vm_path(s->v, vm->id, VMP_CHANNEL);
+    autofree char *share = vm_path(s->v, vm->id, VMP_SHARE_SOCK);
+    autofree char *cmdline = NULL;
+
+    if (!disk || !console || !channel || !share)
+        return err_nomem(e);
+    if (domxml_cmdline(s->v->machine, s->accel.accel, s->v->tsc_khz, serial, &cmdline, e) < 0)
+        return -1;
+    struct domxml_spec spec = {
+        .id = vm->id,
+        .name = vm->row.name,
+        .machine = s->v->machine,
+        .accel = s->accel.accel,
+        .cpus = vm->row.cpus,
+        .memory = vm->row.memory,
+        .kernel = s->image.kernel,
+        .initrd = s->image.initrd,
+        .cmdline = cmdline,
+        .disk = disk,
+        .base = s->image.root,
+        .channel = channel,
+        .console_log = console,
+        .serial = serial,
+        .share_socket = s->workspace_fd >= 0 ? share : NULL,
+        .uid = vm_qemu_uid(vm),
+        .gid = vm_qemu_gid(vm),
+    };
+    return domxml_build(&spec, ret, e);
+}
+
+static int step_domain(struct start *s, struct err *e)
+{
+    autofree char *xml = NULL;
+
+    if (build_xml(s, &xml, e) < 0)
+        return -1;
+    pthread_mutex_lock(&s->vm->lock);
+    s->vm->domain_gone = false;
+    s->vm->gone_detail[0] = '\0';
+    pthread_mutex_unlock(&s->vm->lock);
+    if (virt_start(s->v->virt, xml, e) < 0)
+        return err_wrap(e, "cannot start the virtual machine");
+    return 0;
+}
+
+static void undo_domain(struct start *s)
+{
+    struct err e = ERR_INIT;
+
+    if (virt_destroy(s->v->virt, s->vm->id, &e) < 0)
+        log_err(LOG_CTX(.sandbox = s->vm->id, .error = &e),
+                "cannot end the virtual machine of a failed start");
+}
+
+/* --- the guest --- */
+
+static void on_guest_log(void *arg, int level, const char *text, size_t len)
+{
+    vm_log_line(arg, text, len);
+}
+
+int vm_open_guest(struct vm *vm, struct err *e)
+{
+    struct vms *v = vm->vms;
+    struct exec_deps deps = { .store = v->store, .worker = v->worker, .loop = v->loop };
+    struct exec_hooks hooks = { .log = on_guest_log, .arg = vm };
+    struct guest_config config = {
+        .hostname = vm->row.name,
+        .workspace = !vm->row.workspace ? 0 : vm->row.workspace_ro ? 2 : 1,
+        .realtime_ns = (uint64_t)now_real_us() * 1000,
+        .env = (const char *const *)vm->row.env.items,
+    };
+    static const char *const no_env[] = { NULL };
+    autofree char *rings = vm_path(v, vm->id, VMP_RINGS);
+    autofree char *channel = vm_path(v, vm->id, VMP_CHANNEL);
+    struct exec_table *execs = NULL;
+    struct agent *agent = NULL;
+
+    if (!config.env)
+        config.env = no_env;
+    if (!rings || !channel)
+        return err_nomem(e);
+    autoclose int dir = open(rings, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (dir < 0)
+        return err_sys(e, ERR_INTERNAL, errno, "cannot open %s", rings);
+    if (exec_table_new(&deps, vm->id, dir, &hooks, &execs, e) < 0)
+        return -1;
+    if (agent_open(v->loop, vm->id, channel, &config, &exec_agent_ops, execs, &agent, e) < 0) {
+        exec_table_unref(execs);
+        return -1;
+    }
+    exec_table_set_agent(execs, agent);
+    pthread_mutex_lock(&vm->lock);
+    vm->agent = agent;
+    vm->execs = execs;
+    pthread_mutex_unlock(&vm->lock);
+    return 0;
+}
+
+static int why_no_guest(struct start *s, struct err *e)
+{
+    struct vm *vm = s->vm;
+
+    pthread_mutex_lock(&vm->lock);
+    bool cancel = vm->cancel;
+    pthread_mutex_unlock(&vm->lock);
+    if (cancel)
+        return err_set(e, ERR_SANDBOX_BUSY, "sandbox '%s' was removed while it started",
+                       vm->row.name);
+    err_wrap(e, "the guest did not come up");
+    return err_hint(e, "`sbx logs --console` of a sandbox shows its kernel; `accel`: %s",
+                    s->accel.reason);
+}
+
+static int step_guest(struct start *s, struct err *e)
+{
+    int64_t deadline = deadline_in(DEADLINE_GUEST_HELLO);
+
+    if (vm_open_guest(s->vm, e) < 0)
+        return -1;
+    if (agent_wait_ready(s->vm->agent, deadline < s->deadline ? deadline : s->deadline, e) == 0)
+        return 0;
+    why_no_guest(s, e);
+    vm_close_guest(s->vm);
+    return -1;
+}
+
+static const struct step {
+    const char *name;
+    int (*run)(struct start *s, struct err *e);
+    void (*undo)(struct start *s);
+} steps[] = {
+    { "image", step_image, NULL },
+    { "accel", step_accel, NULL },
+    { "workspace", step_workspace, NULL },
+    { "files", step_files, undo_files },
+    { "share", step_share, undo_share },
+    { "domain", step_domain, undo_domain },
+    { "guest", step_guest, NULL },
+};
+
+static bool cancelled(struct vm *vm)
+{
+    pthread_mutex_lock(&vm->lock);
+    bool c = vm->cancel;
+    pthread_mutex_unlock(&vm->lock);
+    return c;
+}
+
+static int run_steps(struct start *s, struct err *e)
+{
+    size_t i;
+    int r = 0;
+
+    for (i = 0; i < ARRAY_SIZE(steps); i++) {
+        int64_t began = now_mono_ms();
+        if (cancelled(s->vm))
+            r = why_no_guest(s, e);
+        else
+            r = steps[i].run(s, e);
+        if (r < 0)
+            break;
+        log_debug(LOG_CTX(.sandbox = s->vm->id), "step %s took %lld ms", steps[i].name,
+                  (long long)(now_mono_ms() - began));
+    }
+    while (r < 0 && i-- > 0) {
+        if (steps[i].undo)
+            steps[i].undo(s);
+    }
+    return r;
+}
+
+int vm_start_steps(struct vm *vm, int workspace_fd, struct err *e)
+{
+    struct start s = { .vm = vm, .v = vm->vms, .workspace_fd = -1,
+                       .deadline = deadline_in(DEADLINE_CREATE) };
+
+    if (workspace_fd >= 0) {
+        s.workspace_fd = fcntl(workspace_fd, F_DUPFD_CLOEXEC, 3);
+        if (s.workspace_fd < 0)
+            return err_sys(e, ERR_INTERNAL, errno, "cannot keep the workspace open");
+    }
+    int r = run_steps(&s, e);
+    fd_close(s.workspace_fd);
+    image_paths_done(&s.image);
+    if (r < 0) {
+        if (vm->row.started_at)
+            vm_log_line(vm, e->msg, strlen(e->msg));
+        return err_wrap(e, "sandbox '%s'", vm->row.name);
+    }
+    char *accel = strdup(accel_name(s.accel.accel));
+    pthread_mutex_lock(&vm->lock);
+    free(vm->row.accel);
+    vm->row.accel = accel;
+    free(vm->row.reason);
+    vm->row.reason = NULL;
+    vm->row.started_at = now_real_us();
+    vm->row.state = VM_RUNNING;
+    pthread_mutex_unlock(&vm->lock);
+    static const char started[] = "sandbox is running";
+    vm_log_line(vm, started, sizeof(started) - 1);
+    if (vm_store_row(vm, e) == 0)
+        return 0;
+    struct err ignored = ERR_INIT;
+    vm_stop_guest(vm, 0, &ignored);
+    pthread_mutex_lock(&vm->lock);
+    vm->row.state = VM_STOPPED;
+    pthread_mutex_unlock(&vm->lock);
+    return -1;
+}

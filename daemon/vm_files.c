@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * vm_files: what a sandbox has on the host's file system.
+ *
+ *     <state>/sandboxes/<id>/        root 0711
+ *         vm/                        QEMU's uid 0700: disk.qcow2
+ *         log/                       root 0711: console.log (QEMU's uid), agent.log (root)
+ *     <runtime>/sandboxes/<id>/      root 0711
+ *         vm/                        QEMU's uid 0700: agent.sock
+ *         share.sock                 QEMU's uid
+ *         execs/                     root 0700: output rings
+ *
+ * QEMU's directories belong to a uid that a guest may have taken over, so nothing in them is opened
+ * through a link, and what is there is checked by fstat before it changes owner.
+ */
+#include "common/auto.h"
+#include "common/io.h"
+#include "common/log.h"
+#include "common/parse.h"
+#include "common/proc.h"
+#include "daemon/vm_priv.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static const struct {
+    bool runtime;
+    const char *suffix;
+} path_table[] = {
+    [VMP_STATE] = { false, "" },
+    [VMP_DISK_DIR] = { false, "/vm" },
+    [VMP_DISK] = { false, "/vm/disk.qcow2" },
+    [VMP_LOG_DIR] = { false, "/log" },
+    [VMP_CONSOLE] = { false, "/log/console.log" },
+    [VMP_AGENT_LOG] = { false, "/log/agent.log" },
+    [VMP_RUNTIME] = { true, "" },
+    [VMP_SOCK_DIR] = { true, "/vm" },
+    [VMP_CHANNEL] = { true, "/vm/agent.sock" },
+    [VMP_SHARE_SOCK] = { true, "/share.sock" },
+    [VMP_RINGS] = { true, "/execs" },
+};
+_Static_assert(ARRAY_SIZE(path_table) == VMP_MAX, "a row for each path");
+
+char *vm_path(const struct vms *v, const char *id, enum vm_path which)
+{
+    char *s = NULL;
+
+    if (asprintf(&s, "%s/%s%s", path_table[which].runtime ? v->runtime_dir : v->state_dir, id,
+                 path_table[which].suffix) < 0)
+        return NULL;
+    return s;
+}
+
+uid_t vm_qemu_uid(const struct vm *vm)
+{
+    return vm->vms->config->uid_base + vm->row.slot;
+}
+
+gid_t vm_qemu_gid(const struct vm *vm)
+{
+    return vm->vms->config->uid_base + vm->row.slot;
+}
+
+static int make_dir(const struct vm *vm, enum vm_path which, mode_t mode, bool qemus, struct err *e)
+{
+    autofree char *path = vm_path(vm->vms, vm->id, which);
+
+    if (!path)
+        return err_nomem(e);
+    if (mkdir(path, 0700) < 0 && errno != EEXIST)
+        return err_sys(e, ERR_INTERNAL, errno, "cannot make %s", path);
+    autoclose int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return err_sys(e, ERR_INTERNAL, errno, "cannot open %s", path);
+    if ((qemus && fchown(fd, vm_qemu_uid(vm), vm_qemu_gid(vm)) < 0) || fchmod(fd, mode) < 0)
+        return err_sys(e, ERR_INTERNAL, errno, "cannot prepare %s", path);
+    return 0;
+}
+
+static int open_log(struct vm *vm, enum vm_path which, bool qemus, int *ret_fd, struct err *e)
+{
+    autofree char *path = vm_path(vm->vms, vm->id, which);
+
+    if (!path)
+        return err_nomem(e);
+    autoclose int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0 || (qemus && fchown(fd, vm_qemu_uid(vm), vm_qemu_gid(vm)) < 0))
+        return err_sys(e, ERR_INTERNAL, errno, "cannot open %s", path);
+    *ret_fd = take_fd(&fd);
+    return 0;
+}
+
+int vm_files_make(struct vm *vm, struct err *e)
+{
+    autoclose int console = -1;
+
+    if (make_dir(vm, VMP_STATE, 0711, false, e) < 0 ||
+        make_dir(vm, VMP_DISK_DIR, 0700, true, e) < 0 ||
+        make_dir(vm, VMP_LOG_DIR, 0711, false, e) < 0 ||
+        make_dir(vm, VMP_RUNTIME, 0711, false, e) < 0 ||
+        make_dir(vm, VMP_SOCK_DIR, 0700, true, e) < 0 ||
+        make_dir(vm, VMP_RINGS, 0700, false, e) < 0)
+        return -1;
+    return open_log(vm, VMP_CONSOLE, true, &console, e);
+}
+
+int vm_files_disk(struct vm *vm, const char *base, struct err *e)
+{
+    autofree char *disk = vm_path(vm->vms, vm->id, VMP_DISK);
+    autofree char *tmp = vm_path(vm->vms, vm->id, VMP_STATE);
+    autosbuf struct sbuf making = SBUF(LIMIT_PATH), size = SBUF(32);
+    struct stat sb;
+
+    if (!disk || !tmp)
+        return err_nomem(e);
+    if (lstat(disk, &sb) == 0)
+        return S_ISREG(sb.st_mode) ? 0 : err_set(e, ERR_INTERNAL, "%s is not a file", disk);
+    /* Made in root's directory and then moved, so that a disk is whole when it is there. */
+    sbuf_fmt(&making, "%s/disk.tmp", tmp);
+    sbuf_u64(&size, vm->row.disk);
+    const char *const argv[] = { "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", base,
+                                 sbuf_str(&making), sbuf_str(&size), NULL };
+    if (proc_run(argv, deadline_in(DEADLINE_CHILD), 0, NULL, e) < 0) {
+        unlink(sbuf_str(&making));
+        return err_wrap(e, "cannot make the disk");
+    }
+    if (chown(sbuf_str(&making), vm_qemu_uid(vm), vm_qemu_gid(vm)) < 0 ||
+        chmod(sbuf_str(&making), 0600) < 0 || rename(sbuf_str(&making), disk) < 0) {
+        err_sys(e, ERR_INTERNAL, errno, "cannot place the disk");
+        unlink(sbuf_str(&making));
+        return -1;
+    }
+    return 0;
+}
+
+static int drop(const char *dir, const char *id, struct err *e)
+{
+    autoclose int fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd < 0)
+        return errno == ENOENT ? 0 : err_sys(e, ERR_INTERNAL, errno, "cannot open %s", dir);
+    return io_remove_tree(fd, id, e);
+}
+
+int vm_files_drop_runtime(struct vms *v, const char *id, struct err *e)
+{
+    return drop(v->runtime_dir, id, e);
+}
+
+int vm_files_drop_state(struct vms *v, const char *id, struct err *e)
+{
+    return drop(v->state_dir, id, e);
+}
+
+/* --- logs --- */
+
+static void rotate_agent_log(struct vm *vm)
+{
+    autofree char *path = vm_path(vm->vms, vm->id, VMP_AGENT_LOG);
+    autofree char *old = NULL;
+
+    fd_close(take_fd(&vm->log_fd));
+    if (path && asprintf(&old, "%s.1", path) >= 0)
+        rename(path, old);
+}
+
+void vm_log_line(struct vm *vm, const char *text, size_t len)
+{
+    autosbuf struct sbuf line = SBUF(2048);
+    struct err e = ERR_INIT;
+    char when[40];
+
+    format_time(now_real_us(), when);
+    sbuf_fmt(&line, "%s ", when);
+    sbuf_text(&line, text, len < 1024 ? len : 1024);
+    sbuf_chr(&line, '\n');
+    pthread_mutex_lock(&vm->log_lock);
+    if (vm->log_size > LIMIT_GUEST_LOG / 2)
+        rotate_agent_log(vm);
+    if (vm->log_fd < 0) {
+        struct stat sb;
+        if (open_log(vm, VMP_AGENT_LOG, false, &vm->log_fd, &e) == 0)
+            vm->log_size = fstat(vm->log_fd, &sb) == 0 ? (uint64_t)sb.st_size : 0;
+    }
+    ssize_t n = vm->log_fd >= 0 ? write(vm->log_fd, sbuf_str(&line), line.len) : 0;
+    if (n > 0)
+        vm->log_size += (uint64_t)n;
+    pthread_mutex_unlock(&vm->log_lock);
+}
+
+/* QEMU appends, so cutting the file to nothing is safe at any time; the last part is kept aside. */
+static void cut_console(const char *path)
+{
+    autofree char *old = NULL;
+    autofree char *tail = malloc(LIMIT_CONSOLE_LOG / 4);
+    autoclose int fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    struct stat sb;
+
+    if (fd < 0 || fstat(fd, &sb) < 0 || !S_ISREG(sb.st_mode) ||
+        sb.st_size < (off_t)LIMIT_CONSOLE_LOG || !tail)
+        return;
+    ssize_t n = pread(fd, tail, LIMIT_CONSOLE_LOG / 4, sb.st_size - (off_t)LIMIT_CONSOLE_LOG / 4);
+    if (n > 0 && asprintf(&old, "%s.1", path) >= 0) {
+        struct err e = ERR_INIT;
+        if (io_write_file_at(AT_FDCWD, old, tail, (size_t)n, 0600, &e) < 0)
+            log_warn(LOG_CTX(.error = &e), "cannot keep the end of a console log, ignoring");
+    }
+    if (ftruncate(fd, 0) < 0)
+        log_warn(NULL, "cannot cut %s: %m, ignoring", path);
+}
+
+void vm_log_sweep(struct vms *v)
+{
+    size_t n;
+    struct vm **list = vms_snapshot(v, &n);
+
+    for (size_t i = 0; i < n; i++) {
+        autofree char *path = vm_path(v, list[i]->id, VMP_CONSOLE);
+        if (path && vm_is_running(list[i]))
+            cut_console(path);
+    }
+    vms_snapshot_done(list, n);
+}

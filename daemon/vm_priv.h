@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * vm_priv: what vm*.c and reconcile.c share. Only they include it.
+ *
+ * A sandbox's life is a sequence of lifecycle jobs (vm_job_begin … vm_job_end), one at a time. The
+ * holder of the job alone changes state, starts and ends the domain, the share, the agent and the
+ * execs; `lock` protects the fields for those who only look. News from libvirt and of helper
+ * processes come as worker jobs: they note what happened and, when nobody holds the job, act on it.
+ */
+#pragma once
+
+#include "daemon/accel.h"
+#include "daemon/evloop.h"
+#include "daemon/image.h"
+#include "daemon/share.h"
+#include "daemon/virt.h"
+#include "daemon/vm.h"
+#include "daemon/worker.h"
+
+#include <pthread.h>
+
+struct vm {
+    struct vms *vms;            /* borrowed: the registry outlives its objects */
+    char id[LIMIT_ID + 1];      /* constant */
+
+    pthread_mutex_t lock;       /* guards all below */
+    pthread_cond_t changed;     /* job released, domain gone; CLOCK_MONOTONIC */
+    unsigned refs;
+    bool job;                   /* somebody changes the sandbox */
+    bool cancel;                /* whoever starts it should give up: it is to be removed */
+    bool removed;               /* row and files are gone */
+    bool domain_gone;           /* libvirt said so since the last start */
+    bool share_gone;            /* virtiofsd ended since the last start */
+    char gone_detail[64];       /* libvirt's word for why */
+    struct vm_row row;          /* owned copy of the row */
+    struct agent *agent;        /* ref; NULL unless the domain runs */
+    struct exec_table *execs;   /* ref; NULL unless the domain runs */
+    struct share_proc share;    /* pid 0: none */
+    int share_pidfd;            /* owned, -1 none */
+    struct evsource *share_watch; /* owned, NULL none */
+
+    pthread_mutex_t log_lock;   /* guards log_fd; a leaf */
+    int log_fd;                 /* owned: agent.log */
+    uint64_t log_size;
+};
+
+struct vms {
+    const struct config *config;   /* borrowed, as the next three */
+    struct store *store;
+    struct evloop *loop;
+    struct worker *worker;
+    struct virt *virt;             /* owned */
+    struct evsource *sweep_timer;  /* owned */
+    char *view;                    /* owned: <runtime>/view */
+    char *state_dir, *runtime_dir; /* owned: …/sandboxes */
+    char *libvirt_version, *qemu_version; /* owned */
+    enum machine machine;
+    uint32_t tsc_khz;
+
+    pthread_mutex_t accel_lock;    /* guards the probe: one at a time */
+    struct accel_verdict accel;
+    bool accel_final;
+
+    pthread_mutex_t lock;          /* guards list; taken before a vm's lock */
+    struct vm **list;              /* owned array of refs */
+    size_t n, cap;
+};
+
+/* --- objects and jobs (vm.c) --- */
+/* Takes over the row (cleared). One reference, no job. */
+int vm_new_take(struct vms *v, struct vm_row *row, struct vm **ret, struct err *e);
+struct vm *vm_ref(struct vm *vm);
+/* ERR_SANDBOX_BUSY at the deadline, ERR_SANDBOX_NOT_FOUND when it was removed meanwhile. */
+int vm_job_begin(struct vm *vm, int64_t deadline, struct err *e);
+void vm_job_end(struct vm *vm);
+/* Job holder: changes state in memory and in the store. reason NULL clears it. */
+int vm_set_state(struct vm *vm, enum vm_state s, const char *reason, struct err *e);
+/* Job holder: writes the row as it is in memory. */
+int vm_store_row(struct vm *vm, struct err *e);
+enum vm_state vm_state(struct vm *vm);
+int vm_identity(const struct vm_row *row, struct identity *ret, struct err *e);
+/* Waits until libvirt said that the domain is gone, or the deadline; true if it is. */
+bool vm_wait_domain_gone(struct vm *vm, int64_t deadline);
+
+/* --- registry (vm_registry.c) --- */
+int vms_add(struct vms *v, struct vm *vm, struct err *e);      /* takes a reference of its own */
+void vms_drop(struct vms *v, struct vm *vm);
+struct vm *vms_get(struct vms *v, const char *id);             /* a reference or NULL */
+struct vm **vms_snapshot(struct vms *v, size_t *ret_n);        /* refs; free with vms_snapshot_done */
+void vms_snapshot_done(struct vm **list, size_t n);
+
+/* --- paths (vm_files.c) --- */
+enum vm_path { VMP_STATE, VMP_DISK_DIR, VMP_DISK, VMP_LOG_DIR, VMP_CONSOLE, VMP_AGENT_LOG,
+               VMP_RUNTIME, VMP_SOCK_DIR, VMP_CHANNEL, VMP_SHARE_SOCK, VMP_RINGS, VMP_MAX };
+/* Owned string or NULL (out of memory). */
+char *vm_path(const struct vms *v, const char *id, enum vm_path which);
+int vm_files_make(struct vm *vm, struct err *e);               /* directories, logs; idempotent */
+int vm_files_disk(struct vm *vm, const char *base, struct err *e); /* overlay if there is none */
+int vm_files_drop_runtime(struct vms *v, const char *id, struct err *e);
+int vm_files_drop_state(struct vms *v, const char *id, struct err *e);
+uid_t vm_qemu_uid(const struct vm *vm);
+gid_t vm_qemu_gid(const struct vm *vm);
+/* A line for agent.log; cut and escaped. Any thread. */
+void vm_log_line(struct vm *vm, const char *text, size_t len);
+void vm_log_sweep(struct vms *v);                              /* keeps console logs within bounds */
+
+/* --- start and stop (vm_start.c, vm_stop.c); job holder only --- */
+int vm_start_steps(struct vm *vm, int workspace_fd, struct err *e);
+/* Opens execs and channel of a domain that runs (also of one found at start). */
+int vm_open_guest(struct vm *vm, struct err *e);
+int vm_watch_share(struct vm *vm, struct err *e);
+/* Orderly for timeout_ms (0: at once), then by force; afterwards nothing of it runs. */
+int vm_stop_guest(struct vm *vm, int64_t timeout_ms, struct err *e);
+/* Agent, execs, share, runtime directory: all that a gone domain leaves. */
+void vm_close_guest(struct vm *vm);
+/* After the guest is gone: files and row. */
+int vm_erase(struct vm *vm, struct err *e);
+
+/* --- news (vm_events.c) --- */
+void vms_on_virt(void *arg, const char *id, enum virt_event ev, const char *detail); /* libvirt's thread */
+void vm_job_domain_gone(void *ctx, const char *id, const char *detail);              /* worker */
+void vm_job_share_gone(void *ctx, const char *id, const char *detail);               /* worker */
+
+/* --- reconcile.c --- */
+int vms_reconcile(struct vms *v, struct err *e);
