@@ -35,6 +35,7 @@
 #include <unistd.h>
 
 #define NAME_PREFIX "sbx-"
+#define LIBVIRT_LOG_MAX (1 << 20)
 #define EMBED_PREFIX "qemu:///embed?root="
 
 struct virt {
@@ -229,7 +230,7 @@ static int connect_locked(struct virt *v, struct err *e)
     if (!conn) {
         fail(e, "cannot open libvirt");
         err_hint(e, "%s", strncmp(v->uri, EMBED_PREFIX, strlen(EMBED_PREFIX)) == 0
-                              ? "is the package with libvirt's QEMU driver installed?"
+                              ? "are libvirt's QEMU driver and the system user libvirt-qemu there?"
                               : "is libvirtd running? systemctl status libvirtd");
         return -1;
     }
@@ -278,6 +279,25 @@ static int connection(struct virt *v, virConnectPtr *ret, struct err *e)
 
 /* ---- embedded driver: its directory and settings ---- */
 
+/* libvirt writes warnings to stderr in a format of its own. They go to a file here, unless the
+ * administrator asked for something else by the same variable. Read once, by virInitialize(). */
+static int log_prepare(const char *root, struct err *e)
+{
+    autosbuf struct sbuf file = SBUF(4096), old = SBUF(4096), output = SBUF(4096);
+    struct stat st;
+
+    sbuf_fmt(&file, "%s/libvirt.log", root);
+    sbuf_fmt(&old, "%s/libvirt.log.old", root);
+    sbuf_fmt(&output, "3:file:%s", sbuf_str(&file));
+    if (file.failed || old.failed || output.failed)
+        return err_nomem(e);
+    if (stat(sbuf_str(&file), &st) == 0 && st.st_size > LIBVIRT_LOG_MAX)
+        rename(sbuf_str(&file), sbuf_str(&old));
+    if (setenv("LIBVIRT_LOG_OUTPUTS", sbuf_str(&output), 0) < 0)
+        return err_nomem(e);
+    return 0;
+}
+
 static int embed_prepare(const char *root, struct err *e)
 {
     autosbuf struct sbuf conf = SBUF(4096), dir = SBUF(4096), file = SBUF(4096);
@@ -295,6 +315,10 @@ static int embed_prepare(const char *root, struct err *e)
              "stdio_handler = \"file\"\n"
              "# No AppArmor or SELinux label; separation by uid (the DAC driver) is always on.\n"
              "security_driver = \"none\"\n"
+             "# Owner of the driver's own directories, which no guest's QEMU may change. Each guest's\n"
+             "# XML names a uid of its own; sandboxd makes no domain without one.\n"
+             "user = \"root\"\n"
+             "group = \"root\"\n"
              "# Former owners of files are not remembered: all files of a guest are made for it.\n"
              "remember_owner = 0\n"
              "seccomp_sandbox = 1\n"
@@ -307,8 +331,9 @@ static int embed_prepare(const char *root, struct err *e)
     if (conf.failed)
         return err_nomem(e);
 
-    /* QEMU's own uid walks through here to its monitor socket. */
-    if (io_mkdir_parents(root, 0711, e) < 0 || io_mkdir(sbuf_str(&dir), 0711, e) < 0)
+    /* QEMU's own uid walks through here to the files libvirt makes for it. */
+    if (io_mkdir_parents(root, 0711, e) < 0 || io_mkdir(sbuf_str(&dir), 0711, e) < 0 ||
+        log_prepare(root, e) < 0)
         return -1;
     return io_write_file_at(AT_FDCWD, sbuf_str(&file), sbuf_str(&conf), conf.len, 0600, e);
 }
