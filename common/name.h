@@ -18,6 +18,11 @@ bool env_key_valid(const char *s, size_t len);/* [A-Za-z_][A-Za-z0-9_]* */
 bool env_valid(const char *assignment);       /* "KEY=value", KEY as above */
 bool label_key_valid(const char *s);          /* [A-Za-z0-9][A-Za-z0-9_./-]*, LIMIT_LABEL_KEY */
 bool utf8_valid(const char *s, size_t len);
+/* Length of the well-formed UTF-8 sequence at s (1 to 4), 0 when there is none. */
+size_t utf8_step(const char *s, size_t left);
+/* The same, and 0 also for what must not reach a terminal or log as it is: C0 and C1 control
+ * characters, line separators and marks that turn the direction of writing. */
+size_t utf8_step_plain(const char *s, size_t left);
 bool user_valid(const char *s);               /* a user name in the guest, or a decimal uid */
 
 /* New id from getrandom(2) into buf of LIMIT_ID + 1 bytes. */

@@ -17,7 +17,7 @@ struct sbuf {
     size_t len;
     size_t cap;
     size_t max;     /* longest content, without the NUL */
-    int failed;     /* 0, ENOMEM or E2BIG */
+    int failed;     /* 0, ENOMEM, E2BIG or (text XML cannot hold) EINVAL */
 };
 
 #define SBUF(maximum) ((struct sbuf){ .max = (maximum) })
@@ -37,7 +37,8 @@ void sbuf_log(struct sbuf *b, const void *text, size_t len);  /* one line: escap
 void sbuf_text(struct sbuf *b, const void *text, size_t len); /* for terminals: as sbuf_log without
                                                                  quotes */
 
-/* Moves the string out. -1: it failed on the way (ERR_NO_MEMORY or ERR_TOO_LARGE). */
+/* Moves the string out and leaves the builder empty. -1: it failed on the way (ERR_NO_MEMORY,
+ * ERR_TOO_LARGE or ERR_INVALID). */
 int sbuf_take(struct sbuf *b, char **ret_string, struct err *e);
 /* Borrowed view, never NULL; NULL-terminated; "" when empty or failed. */
 const char *sbuf_str(const struct sbuf *b);
