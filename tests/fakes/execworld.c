@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT */
+#include "tests/fakes/execworld.h"
+#include "common/auto.h"
+#include "common/io.h"
+#include "common/log.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void need(int rc, const struct err *e, const char *what)
+{
+    if (rc >= 0)
+        return;
+    fprintf(stderr, "execworld: %s: %s\n", what, e->msg);
+    abort();
+}
+
+static void add_sandbox(struct world *w)
+{
+    struct err e = ERR_INIT;
+    struct image_row image = {
+        .digest = "sha256:00", .name = (char *)"debian", .variant = (char *)"debian",
+        .os = (char *)"os", .kernel = (char *)"k", .recipe = (char *)"r", .created_at = 1,
+    };
+    need(store_image_insert(w->store, &image, &e), &e, "image");
+    struct vm_row vm = {
+        .id = WORLD_ID, .name = (char *)"box", .groups = (char *)"", .state = VM_RUNNING,
+        .image_name = (char *)"debian", .image_digest = (char *)"sha256:00", .cpus = 1,
+        .memory = 1, .disk = 1, .machine = (char *)"microvm", .created_at = 1,
+    };
+    need(store_vm_insert(w->store, &vm, &e), &e, "sandbox");
+}
+
+void world_init(struct world *w)
+{
+    struct err e = ERR_INIT;
+    char path[128];
+    *w = (struct world){ 0 };
+    log_init("test", LOG_CRIT);
+    guestpeer_init(&w->peer);
+    w->socket = w->peer.path;
+    snprintf(path, sizeof(path), "%s/db", w->peer.dir);
+    need(store_open(path, &w->store, &e), &e, "store");
+    add_sandbox(w);
+    need(worker_new(&w->worker, &e), &e, "worker");
+    need(evloop_new(&w->loop, &e), &e, "loop");
+}
+
+static void on_log(void *arg, int level, const char *text, size_t len)
+{
+    struct world *w = arg;
+    __atomic_add_fetch(&w->logs, 1, __ATOMIC_SEQ_CST);
+}
+
+static void on_closed(void *arg)
+{
+    struct world *w = arg;
+    __atomic_add_fetch(&w->closed, 1, __ATOMIC_SEQ_CST);
+}
+
+void world_open(struct world *w)
+{
+    struct err e = ERR_INIT;
+    struct exec_deps deps = { w->store, w->worker, w->loop };
+    struct exec_hooks hooks = { on_log, on_closed, w };
+    struct guest_config config = { .hostname = "box" };
+    need(exec_table_new(&deps, WORLD_ID, w->peer.dir_fd, &hooks, &w->table, &e), &e, "table");
+    need(agent_open(w->loop, WORLD_ID, w->socket, &config, &exec_agent_ops, w->table, &w->agent,
+                    &e), &e, "agent");
+    exec_table_set_agent(w->table, w->agent);
+}
+
+void world_shut(struct world *w)
+{
+    agent_close(w->agent);
+    exec_table_release(w->table);
+    agent_unref(w->agent);
+    exec_table_unref(w->table);
+    w->agent = NULL;
+    w->table = NULL;
+}
+
+void world_ready(struct world *w)
+{
+    struct err e = ERR_INIT;
+    guestpeer_greet(&w->peer, true, NULL, 0);
+    need(agent_wait_ready(w->agent, deadline_in(10000), &e), &e, "ready");
+}
+
+void world_done(struct world *w)
+{
+    if (w->table)
+        world_shut(w);
+    worker_free(w->worker);
+    evloop_free(w->loop);
+    store_close(w->store);
+    guestpeer_done(&w->peer);
+}
+
+int start_ms = 20000;
+
+static void *start_thread(void *arg)
+{
+    struct start *s = arg;
+    s->rc = exec_start(s->world->table, &s->req, s->deadline, &s->x, &s->e);
+    return NULL;
+}
+
+void start_begin(struct start *s, struct world *w, bool detach, bool with_stdin,
+                 const char *const *argv)
+{
+    struct err e = ERR_INIT;
+    *s = (struct start){ .world = w, .deadline = deadline_in(start_ms) };
+    for (size_t i = 0; argv[i]; i++)
+        need(strv_add(&s->req.command, argv[i], &e), &e, "argv");
+    s->req.detach = detach;
+    s->req.stdin = with_stdin;
+    if (pthread_create(&s->thread, NULL, start_thread, s) != 0)
+        abort();
+}
+
+int start_end(struct start *s)
+{
+    pthread_join(s->thread, NULL);
+    strv_done(&s->req.command);
+    return s->rc;
+}
+
+struct exec *world_start(struct world *w, bool detach, bool with_stdin, uint32_t *ret_stream)
+{
+    static const char *const argv[] = { "prog", "arg", NULL };
+    struct start s;
+    start_begin(&s, w, detach, with_stdin, argv);
+    if (!guestpeer_expect(&w->peer, FRAME_EXEC, 10000))
+        abort();
+    *ret_stream = w->peer.frame.stream;
+    guestpeer_started(&w->peer, *ret_stream, 1234);
+    need(start_end(&s), &s.e, "start");
+    return s.x;
+}
