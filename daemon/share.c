@@ -241,7 +241,8 @@ static int child_fds(struct child *c)
 
 static int child_limits(void)
 {
-    const struct rlimit nofile = { SHARE_NOFILE, SHARE_NOFILE }, core = { 0, 0 };
+    struct rlimit nofile = { SHARE_NOFILE, SHARE_NOFILE };
+    const struct rlimit core = { 0, 0 };
     struct sigaction dfl = { .sa_handler = SIG_DFL };
     sigset_t none;
 
@@ -253,7 +254,15 @@ static int child_limits(void)
     umask(0);
     if (chdir("/") < 0)
         return -1;
-    return setrlimit(RLIMIT_NOFILE, &nofile) < 0 ? -1 : setrlimit(RLIMIT_CORE, &core);
+    if (setrlimit(RLIMIT_NOFILE, &nofile) < 0) {
+        /* No CAP_SYS_RESOURCE, or fs.nr_open is lower: all there is, then. */
+        if (getrlimit(RLIMIT_NOFILE, &nofile) < 0)
+            return -1;
+        nofile.rlim_cur = nofile.rlim_max;
+        if (setrlimit(RLIMIT_NOFILE, &nofile) < 0)
+            return -1;
+    }
+    return setrlimit(RLIMIT_CORE, &core);
 }
 
 static int child_wait_for_maps(int fd)
@@ -488,7 +497,7 @@ static pid_t spawn(struct child *c, int *ret_pidfd)
 int share_start(const struct share_spec *spec, struct share_proc *ret, struct err *e)
 {
     struct child c = { .spec = spec };
-    enum dialect dialect;
+    enum dialect dialect = DIALECT_C;
     autoclose int tree = -1, sock = -1, null = -1, ours = -1, theirs = -1, pidfd = -1;
 
     if (find_program(spec->program, &c.program, e) < 0 ||
