@@ -1,0 +1,397 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The store on a real file: rows come back as they went in, survive closing, and what must not be
+ * lost or doubled is refused.
+ */
+#include "common/auto.h"
+#include "common/io.h"
+#include "common/limits.h"
+#include "common/name.h"
+#include "daemon/store.h"
+#include "daemon/store_steps.h"
+#include "tests/harness/test.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static char dir[64], path[96];
+
+static void fresh(void)
+{
+    snprintf(dir, sizeof(dir), "/tmp/test-store-XXXXXX");
+    ASSERT_TRUE(mkdtemp(dir) != NULL);
+    snprintf(path, sizeof(path), "%s/db", dir);
+}
+
+static void clean(void)
+{
+    struct err e = ERR_INIT;
+
+    ASSERT_EQ(io_remove_tree(AT_FDCWD, dir, &e), 0);
+}
+
+static struct store *open_store(void)
+{
+    struct store *st = NULL;
+    struct err e = ERR_INIT;
+
+    if (store_open(path, &st, &e) < 0)
+        FAIL("store_open: %s", e.msg);
+    return st;
+}
+
+static void add_image(struct store *st, const char *digest, const char *name)
+{
+    struct err e = ERR_INIT;
+    struct image_row r = { .size = 5, .root_size = 6, .created_at = 7 };
+
+    snprintf(r.digest, sizeof(r.digest), "%s", digest);
+    r.name = strdup(name);
+    r.variant = strdup("debian");
+    r.os = strdup("Debian");
+    r.kernel = strdup("6.1");
+    r.recipe = strdup("recipe");
+    if (store_image_insert(st, &r, &e) < 0)
+        FAIL("%s", e.msg);
+    image_row_done(&r);
+}
+
+static struct vm_row make_vm(const char *name, uid_t uid)
+{
+    struct err e = ERR_INIT;
+    struct vm_row r = { .uid = uid, .gid = 9, .state = VM_CREATING, .cpus = 2, .memory = 1ULL << 40,
+                        .disk = 1ULL << 41, .created_at = 1234567890123456, .workspace_ro = true };
+
+    ASSERT_EQ(id_new(r.id, &e), 0);
+    r.name = strdup(name);
+    r.groups = strdup("4,27");
+    r.image_name = strdup("debian");
+    r.image_digest = strdup("sha256:a");
+    r.workspace = strdup("/tmp/a b\n\xff");
+    r.machine = strdup("microvm");
+    ASSERT_EQ(strv_add(&r.env, "A=1", &e), 0);
+    ASSERT_EQ(strv_add(&r.env, "B=", &e), 0);
+    ASSERT_EQ(strv_add(&r.labels, "k=", &e), 0);
+    return r;
+}
+
+static void insert_vm(struct store *st, struct vm_row *r)
+{
+    struct err e = ERR_INIT;
+
+    if (store_vm_insert(st, r, &e) < 0)
+        FAIL("insert: %s", e.msg);
+}
+
+static size_t count_vms(struct store *st)
+{
+    struct vm_row *rows = NULL;
+    struct err e = ERR_INIT;
+    size_t n = 0;
+
+    ASSERT_EQ(store_vm_list(st, &rows, &n, &e), 0);
+    for (size_t i = 0; i < n; i++)
+        vm_row_done(&rows[i]);
+    free(rows);
+    return n;
+}
+
+TEST(a_sandbox_comes_back_as_it_went_in)
+{
+    struct err e = ERR_INIT;
+    struct vm_row *rows = NULL;
+    size_t n = 0;
+
+    fresh();
+    struct store *st = open_store();
+    add_image(st, "sha256:a", "debian");
+    struct vm_row r = make_vm("box", 1000);
+    insert_vm(st, &r);
+    ASSERT_EQ(r.slot, 1);
+    r.state = VM_RUNNING;
+    r.accel = strdup("tcg");
+    r.started_at = 77;
+    r.share_pid = 4242;
+    r.share_start = UINT64_MAX / 2;
+    ASSERT_EQ(store_vm_update(st, &r, &e), 0);
+    store_close(st);
+
+    st = open_store();
+    ASSERT_EQ(store_vm_list(st, &rows, &n, &e), 0);
+    ASSERT_EQ(n, 1);
+    ASSERT_STREQ(rows[0].id, r.id);
+    ASSERT_STREQ(rows[0].name, "box");
+    ASSERT_EQ(rows[0].uid, 1000);
+    ASSERT_EQ(rows[0].gid, 9);
+    ASSERT_STREQ(rows[0].groups, "4,27");
+    ASSERT_STREQ(rows[0].workspace, "/tmp/a b\n\xff");
+    ASSERT_TRUE(rows[0].workspace_ro);
+    ASSERT_EQ(rows[0].state, VM_RUNNING);
+    ASSERT_STREQ(rows[0].accel, "tcg");
+    ASSERT_EQ(rows[0].memory, 1ULL << 40);
+    ASSERT_EQ(rows[0].env.n, 2);
+    ASSERT_STREQ(rows[0].env.items[1], "B=");
+    ASSERT_STREQ(rows[0].labels.items[0], "k=");
+    ASSERT_EQ(rows[0].share_pid, 4242);
+    ASSERT_EQ(rows[0].share_start, UINT64_MAX / 2);
+    ASSERT_EQ(rows[0].created_at, 1234567890123456);
+    vm_row_done(&rows[0]);
+    free(rows);
+    vm_row_done(&r);
+    store_close(st);
+    clean();
+}
+
+TEST(a_name_is_taken_once_per_owner)
+{
+    struct err e = ERR_INIT;
+
+    fresh();
+    struct store *st = open_store();
+    add_image(st, "sha256:a", "debian");
+    struct vm_row a = make_vm("box", 1000), b = make_vm("box", 1001), c = make_vm("box", 1000);
+    insert_vm(st, &a);
+    insert_vm(st, &b);
+    ASSERT_EQ(store_vm_insert(st, &c, &e), -1);
+    ASSERT_EQ(e.code, ERR_NAME_IN_USE);
+    ASSERT_TRUE(strstr(e.msg, "box") != NULL);
+    ASSERT_TRUE(e.hint[0] != '\0');
+    ASSERT_EQ(count_vms(st), 2);
+    vm_row_done(&a);
+    vm_row_done(&b);
+    vm_row_done(&c);
+    store_close(st);
+    clean();
+}
+
+TEST(slots_are_the_smallest_free_numbers)
+{
+    struct err e = ERR_INIT;
+    struct vm_row r[4];
+    char name[8];
+
+    fresh();
+    struct store *st = open_store();
+    add_image(st, "sha256:a", "debian");
+    for (unsigned i = 0; i < 3; i++) {
+        snprintf(name, sizeof(name), "n%u", i);
+        r[i] = make_vm(name, 0);
+        insert_vm(st, &r[i]);
+        ASSERT_EQ(r[i].slot, i + 1);
+    }
+    ASSERT_EQ(store_vm_delete(st, r[0].id, &e), 0);
+    r[3] = make_vm("n3", 0);
+    insert_vm(st, &r[3]);
+    ASSERT_EQ(r[3].slot, 1);
+    ASSERT_EQ(store_vm_delete(st, r[1].id, &e), 0);
+    vm_row_done(&r[1]);
+    r[1] = make_vm("n4", 0);
+    insert_vm(st, &r[1]);
+    ASSERT_EQ(r[1].slot, 2);
+    for (unsigned i = 0; i < 4; i++)
+        vm_row_done(&r[i]);
+    store_close(st);
+    clean();
+}
+
+TEST(an_image_in_use_stays)
+{
+    struct err e = ERR_INIT;
+    struct image_row *rows = NULL;
+    size_t n = 0;
+
+    fresh();
+    struct store *st = open_store();
+    add_image(st, "sha256:a", "debian");
+    struct vm_row r = make_vm("box", 0);
+    insert_vm(st, &r);
+    add_image(st, "sha256:b", "debian");        /* a rebuild takes the name */
+    ASSERT_EQ(store_image_list(st, &rows, &n, &e), 0);
+    ASSERT_EQ(n, 2);
+    for (size_t i = 0; i < n; i++) {
+        bool old = strcmp(rows[i].digest, "sha256:a") == 0;
+        ASSERT_EQ(rows[i].name == NULL, old);
+        ASSERT_EQ(rows[i].sandboxes, old ? 1 : 0);
+        image_row_done(&rows[i]);
+    }
+    free(rows);
+    ASSERT_EQ(store_image_delete(st, "sha256:a", &e), -1);
+    ASSERT_EQ(e.code, ERR_IMAGE_IN_USE);
+    ASSERT_EQ(store_vm_delete(st, r.id, &e), 0);
+    ASSERT_EQ(store_image_delete(st, "sha256:a", &e), 0);
+    ASSERT_EQ(store_image_delete(st, "sha256:a", &e), -1);
+    ASSERT_EQ(e.code, ERR_IMAGE_NOT_FOUND);
+    vm_row_done(&r);
+    store_close(st);
+    clean();
+}
+
+TEST(a_sandbox_needs_its_image)
+{
+    struct err e = ERR_INIT;
+
+    fresh();
+    struct store *st = open_store();
+    struct vm_row r = make_vm("box", 0);
+    ASSERT_EQ(store_vm_insert(st, &r, &e), -1);
+    ASSERT_EQ(e.code, ERR_IMAGE_NOT_FOUND);
+    vm_row_done(&r);
+    store_close(st);
+    clean();
+}
+
+TEST(execs_go_with_their_sandbox)
+{
+    struct err e = ERR_INIT;
+    struct exec_row x = { .stream = 4000000000u, .tty = true, .pid = 12, .created_at = 3 };
+    struct exec_row *rows = NULL;
+    size_t n = 0;
+
+    fresh();
+    struct store *st = open_store();
+    add_image(st, "sha256:a", "debian");
+    struct vm_row r = make_vm("box", 0);
+    insert_vm(st, &r);
+    ASSERT_EQ(id_new(x.id, &e), 0);
+    memcpy(x.vm, r.id, sizeof(x.vm));
+    ASSERT_EQ(strv_add(&x.command, "sh", &e), 0);
+    ASSERT_EQ(strv_add(&x.command, "", &e), 0);
+    ASSERT_EQ(store_exec_insert(st, &x, &e), 0);
+    x.state = 1;
+    x.how = 1;
+    x.value = 9;
+    x.ended_at = 5;
+    ASSERT_EQ(store_exec_update(st, &x, &e), 0);
+    ASSERT_EQ(store_exec_list(st, r.id, &rows, &n, &e), 0);
+    ASSERT_EQ(n, 1);
+    ASSERT_EQ(rows[0].stream, 4000000000u);
+    ASSERT_EQ(rows[0].command.n, 2);
+    ASSERT_STREQ(rows[0].command.items[1], "");
+    ASSERT_TRUE(rows[0].tty);
+    ASSERT_EQ(rows[0].value, 9);
+    exec_row_done(&rows[0]);
+    free(rows);
+    rows = NULL;
+    ASSERT_EQ(store_vm_delete(st, r.id, &e), 0);
+    ASSERT_EQ(store_exec_list(st, r.id, &rows, &n, &e), 0);
+    ASSERT_EQ(n, 0);
+    free(rows);
+    exec_row_done(&x);
+    vm_row_done(&r);
+    store_close(st);
+    clean();
+}
+
+TEST(an_idempotency_key_belongs_to_its_owner)
+{
+    struct err e = ERR_INIT;
+    char *hash = NULL, *body = NULL;
+    int status = 0;
+
+    fresh();
+    struct store *st = open_store();
+    ASSERT_EQ(store_idem_get(st, 1, "k", &hash, &status, &body, &e), 0);
+    ASSERT_EQ(store_idem_put(st, 1, "k", "h", 201, "{}", &e), 0);
+    ASSERT_EQ(store_idem_get(st, 2, "k", &hash, &status, &body, &e), 0);
+    ASSERT_EQ(store_idem_get(st, 1, "k", &hash, &status, &body, &e), 1);
+    ASSERT_STREQ(hash, "h");
+    ASSERT_STREQ(body, "{}");
+    ASSERT_EQ(status, 201);
+    free(hash);
+    free(body);
+    store_close(st);
+    clean();
+}
+
+TEST(a_newer_database_is_refused_and_left_alone)
+{
+    sqlite3 *db = NULL;
+    struct store *st = NULL;
+    struct err e = ERR_INIT;
+
+    fresh();
+    store_close(open_store());
+    ASSERT_EQ(sqlite3_open(path, &db), SQLITE_OK);
+    ASSERT_EQ(sqlite3_exec(db, "PRAGMA user_version = 9999", NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+    ASSERT_EQ(store_open(path, &st, &e), -1);
+    ASSERT_EQ(e.code, ERR_UNAVAILABLE);
+    ASSERT_TRUE(strstr(e.msg, "9999") != NULL);
+    ASSERT_TRUE(e.hint[0] != '\0');
+    clean();
+}
+
+TEST(a_file_that_is_no_database_is_refused)
+{
+    struct store *st = NULL;
+    struct err e = ERR_INIT;
+
+    fresh();
+    ASSERT_EQ(io_write_file_at(AT_FDCWD, path, "not a database, just some text......", 36, 0600, &e), 0);
+    ASSERT_EQ(store_open(path, &st, &e), -1);
+    ASSERT_TRUE(strstr(e.msg, path) != NULL);
+    clean();
+}
+
+static void *open_at_once(void *arg)
+{
+    store_close(open_store());
+    return NULL;
+}
+
+TEST(two_processes_may_open_a_new_database_at_once)
+{
+    pthread_t t[4];
+
+    fresh();
+    for (size_t i = 0; i < ARRAY_SIZE(t); i++)
+        ASSERT_EQ(pthread_create(&t[i], NULL, open_at_once, NULL), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(t); i++)
+        pthread_join(t[i], NULL);
+    clean();
+}
+
+static struct store *shared;
+
+static void *insert_many(void *arg)
+{
+    char name[32];
+
+    for (unsigned i = 0; i < 25; i++) {
+        snprintf(name, sizeof(name), "t%u-%u", (unsigned)(uintptr_t)arg, i);
+        struct vm_row r = make_vm(name, 0);
+        insert_vm(shared, &r);
+        vm_row_done(&r);
+    }
+    return NULL;
+}
+
+TEST(threads_share_one_store)
+{
+    pthread_t t[4];
+    struct vm_row *rows = NULL;
+    struct err e = ERR_INIT;
+    size_t n = 0;
+    bool seen[101] = { false };
+
+    fresh();
+    shared = open_store();
+    add_image(shared, "sha256:a", "debian");
+    for (size_t i = 0; i < ARRAY_SIZE(t); i++)
+        ASSERT_EQ(pthread_create(&t[i], NULL, insert_many, (void *)i), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(t); i++)
+        pthread_join(t[i], NULL);
+    ASSERT_EQ(store_vm_list(shared, &rows, &n, &e), 0);
+    ASSERT_EQ(n, 100);
+    for (size_t i = 0; i < n; i++) {
+        ASSERT_TRUE(rows[i].slot >= 1 && rows[i].slot <= 100 && !seen[rows[i].slot]);
+        seen[rows[i].slot] = true;
+        vm_row_done(&rows[i]);
+    }
+    free(rows);
+    store_close(shared);
+    clean();
+}
