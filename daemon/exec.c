@@ -208,8 +208,8 @@ static void check_stall_locked(struct exec *x, int64_t now)
             return;
         }
     }
-    x->stall_at = now + EXEC_EXIT_STALL_MS;
-    exec_arm_locked(x->table, EXEC_EXIT_STALL_MS);
+    x->stall_at = now + x->table->deps.stall_ms;
+    exec_arm_locked(x->table, x->table->deps.stall_ms);
 }
 
 static void look_after_locked(struct exec *x, int64_t now)
@@ -270,6 +270,10 @@ int exec_table_new(const struct exec_deps *deps, const char *sandbox_id, int dir
     pthread_mutex_init(&t->lock, NULL);
     t->refs = 1;
     t->deps = *deps;
+    if (t->deps.attach_ms == 0)
+        t->deps.attach_ms = EXEC_ATTACH_MS;
+    if (t->deps.stall_ms == 0)
+        t->deps.stall_ms = EXEC_EXIT_STALL_MS;
     if (hooks)
         t->hooks = *hooks;
     for (size_t i = 0; i < LIMIT_ID && sandbox_id[i]; i++)

@@ -39,6 +39,7 @@ struct exec_deps {          /* borrowed; must outlive the table */
     struct store *store;
     struct worker *worker;
     struct evloop *loop;    /* the one the agent runs on */
+    int attach_ms, stall_ms;/* instead of the two above, for tests; 0: those */
 };
 
 /* News of the guest that is not about execs. Event thread, no lock held; members may be NULL. */

@@ -132,7 +132,7 @@ static bool take_data(struct exec *x, struct wire_in *w, uint8_t fd)
     } else {
         o->end = offset + len;
         x->gaps = 0;
-        x->stall_at = now_mono_ms() + EXEC_EXIT_STALL_MS;
+        x->stall_at = now_mono_ms() + x->table->deps.stall_ms;
         exec_credit_locked(x);
         exec_notify_locked(x);
         exec_settle_locked(x);
@@ -170,10 +170,10 @@ static bool take_exit(struct exec *x, struct wire_in *w)
     x->row.value = value;
     x->out[0].total = out_end;
     x->out[1].total = err_end;
-    x->stall_at = now_mono_ms() + EXEC_EXIT_STALL_MS;
+    x->stall_at = now_mono_ms() + x->table->deps.stall_ms;
     exec_settle_locked(x);
     if (x->phase != EXEC_ENDED)
-        exec_arm_locked(x->table, EXEC_EXIT_STALL_MS);
+        exec_arm_locked(x->table, x->table->deps.stall_ms);
     pthread_cond_broadcast(&x->changed);
     return true;
 }

@@ -121,8 +121,8 @@ static int await_start(struct exec *x, int64_t deadline, struct err *e)
         rc = -1;
     }
     if (rc == 0 && !x->row.detach && x->held && x->phase != EXEC_ENDED) {
-        x->attach_by = now_mono_ms() + EXEC_ATTACH_MS;
-        exec_arm_locked(t, EXEC_ATTACH_MS);
+        x->attach_by = now_mono_ms() + t->deps.attach_ms;
+        exec_arm_locked(t, t->deps.attach_ms);
     }
     pthread_mutex_unlock(&t->lock);
     return rc;

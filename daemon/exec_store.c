@@ -74,7 +74,7 @@ static int load_one(struct exec_table *t, struct exec_row *row, struct err *e)
     if (x->phase == EXEC_RUNNING && !x->row.detach && !x->broken) {
         /* its client went with the former daemon, and may come back */
         x->held = true;
-        x->attach_by = now_mono_ms() + EXEC_ATTACH_MS;
+        x->attach_by = now_mono_ms() + t->deps.attach_ms;
     }
     int rc = exec_list_add_locked(t, x, e);     /* nobody else knows the table yet */
     exec_drop(x);

@@ -61,7 +61,10 @@ static void on_closed(void *arg)
 void world_open(struct world *w)
 {
     struct err e = ERR_INIT;
-    struct exec_deps deps = { w->store, w->worker, w->loop };
+    struct exec_deps deps = {
+        .store = w->store, .worker = w->worker, .loop = w->loop,
+        .attach_ms = w->attach_ms, .stall_ms = w->stall_ms,
+    };
     struct exec_hooks hooks = { on_log, on_closed, w };
     struct guest_config config = { .hostname = "box" };
     need(exec_table_new(&deps, WORLD_ID, w->peer.dir_fd, &hooks, &w->table, &e), &e, "table");

@@ -20,6 +20,7 @@ struct world {
     struct exec_table *table;
     struct agent *agent;
     const char *socket;         /* where the agent connects: peer.path */
+    int attach_ms, stall_ms;    /* of struct exec_deps; set before world_open() */
     unsigned closed, logs;      /* hooks called */
 };
 

@@ -758,3 +758,59 @@ TEST(bad_requests)
     free(big);
     world_done(&w);
 }
+
+TEST(an_exec_nobody_comes_for_is_ended)
+{
+    struct world w;
+    struct err e = ERR_INIT;
+    uint32_t a, b, c;
+    world_init(&w);
+    w.attach_ms = 300;
+    world_open(&w);
+    world_ready(&w);
+    struct exec *x = world_start(&w, false, false, &a), *y = world_start(&w, true, false, &b);
+    struct exec *z = world_start(&w, false, false, &c);
+    struct exec_reader *r = NULL;
+    ASSERT_OK(exec_attach(z, 0, 0, &r, &e), e);
+    exec_detach(r);             /* once is enough; what comes then its caller decides */
+    ASSERT_TRUE(guestpeer_expect(&w.peer, FRAME_END, 5000));
+    ASSERT_EQ(w.peer.frame.stream, a);
+    ASSERT_FALSE(guestpeer_expect(&w.peer, FRAME_END, 600));
+    exec_unref(x);
+    exec_unref(y);
+    exec_unref(z);
+    world_done(&w);
+}
+
+TEST(output_that_is_promised_and_never_comes)
+{
+    struct world w;
+    struct err e = ERR_INIT;
+    uint32_t a, b;
+    world_init(&w);
+    w.stall_ms = 300;
+    world_open(&w);
+    world_ready(&w);
+    struct exec *x = world_start(&w, true, false, &a), *y = world_start(&w, true, false, &b);
+    struct exec_reader *r = NULL;
+    ASSERT_OK(exec_attach(y, 0, 0, &r, &e), e);
+    guestpeer_exit(&w.peer, a, EXIT_CODE, 6, UINT64_MAX, UINT64_MAX);
+    /* the other one has a reader that does not read: its guest waits with reason */
+    pour(&w, b, 1, 0, LIMIT_WINDOW);
+    guestpeer_exit(&w.peer, b, EXIT_CODE, 0, LIMIT_WINDOW + 10, 0);
+    ASSERT_EQ(exec_wait(x, deadline_in(5000), &e), 1);
+    ASSERT_TRUE(row_ended(&w, exec_id(x), EXIT_CODE, 6));
+    ASSERT_EQ(exec_wait(y, deadline_in(700), &e), 0);
+    static uint8_t buf[65536];
+    uint64_t lost, got = 0;
+    int fd;
+    bool ended;
+    while (got < LIMIT_WINDOW)
+        got += (uint64_t)take(r, buf, sizeof(buf), &fd, &lost, &ended);
+    pour(&w, b, 1, LIMIT_WINDOW, 10);
+    ASSERT_EQ(exec_wait(y, deadline_in(5000), &e), 1);
+    exec_detach(r);
+    exec_unref(x);
+    exec_unref(y);
+    world_done(&w);
+}
