@@ -2,7 +2,9 @@
  *
  * api: requests and replies of /v1 as structs with their JSON tables; daemon and client use the
  * same ones. api/openapi.yaml says the same in the language of other people; tests/lint holds the
- * two together. Every struct is freed by api_done(table, object).
+ * two together. Every struct is freed by json_done(table, object, size).
+ *
+ * On the wire `env` and `labels` are objects of strings, {"KEY": "value"}; here vectors of "KEY=value".
  */
 #pragma once
 

@@ -39,6 +39,7 @@ struct jlist { void *items; size_t n; };                   /* items owned, array
 #define JF_REQUIRED 1u   /* must be there on decode */
 #define JF_NULL 2u       /* write null instead of leaving it out */
 #define JF_OPT 4u        /* JT_OBJ: optional; the struct begins with `bool present` */
+#define JF_ZERO 8u       /* numbers: 0 ("the default") is right whatever min says */
 
 struct jfield {
     const char *key;
