@@ -20,8 +20,10 @@
 #include "common/io.h"
 #include "daemon/agent_priv.h"
 #include <errno.h>
+#include <linux/sockios.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -42,6 +44,8 @@
 #define JUNK_PER_S (512 * 1024)
 #define JUNK_FRAME 256          /* what a frame without sense counts, on top of its length */
 #define JUNK_PING 64
+#define JUNK_SMALL 8            /* small frames cost more than they carry: 65536 a second will do */
+#define SMALL_FRAME 64
 #define REST_FIRST_MS 100
 #define REST_MAX_MS 2000
 #define LOG_PER_S (64 * 1024)
@@ -134,8 +138,10 @@ static void send_hello(struct agent *a)
     struct wire_out w = { .p = version, .cap = sizeof(version) };
     wire_put_u32(&w, FRAME_VERSION);
     pthread_mutex_lock(&a->lock);
-    /* behind what waits already a second hello says nothing new */
-    if (a->q_len == 0)
+    /* Behind what waits already, here or in the socket of a guest that has not opened its port, a
+     * second hello says nothing new. */
+    int unread = 0;
+    if (a->q_len == 0 && (ioctl(a->fd, SIOCOUTQ, &unread) < 0 || unread == 0))
         (void)agent_queue_locked(a, FRAME_HELLO, 0, 0, version, (uint32_t)w.len);
     int ms = age < 2000 ? HELLO_FIRST_MS : age < DEADLINE_GUEST_HELLO ? HELLO_LATER_MS
                                                                       : HELLO_LAST_MS;
@@ -363,6 +369,8 @@ static void consume(struct agent *a, const uint8_t *p, size_t len)
         len -= used;
         if (got) {
             frames++;
+            if (f.len < SMALL_FRAME)
+                a->junk += JUNK_SMALL;
             if (take_frame(a, &f))
                 sense = true;
             else
@@ -583,6 +591,8 @@ int agent_open(struct evloop *loop, const char *sandbox_id, const char *socket_p
         agent_free(a);
         return -1;
     }
+    if (ops->opened)
+        ops->opened(arg, a);
     /* under the lock: the first tick may come before both are there */
     pthread_mutex_lock(&a->lock);
     int rc = evloop_add_timer(loop, -1, on_rest, a, &a->rest, e);

@@ -18,6 +18,9 @@
 struct agent;
 
 struct agent_ops {
+    /* Called by agent_open() before anything else can come, so that callbacks have somebody to
+     * answer through; NULL is fine. If agent_open() then fails, `a` is closed already. */
+    void (*opened)(void *arg, struct agent *a);
     /* One frame about `stream` (EXEC answers, DATA, EOF, CREDIT, EXIT, SESSION); also each HELLO
      * that is taken, as the beginning of a round of SESSION frames. Returns whether it made sense:
      * a guest that sends much that does not is read from less often. Event thread. */

@@ -30,6 +30,7 @@
 #include "daemon/worker.h"
 
 #define EXEC_ATTACH_MS 30000      /* for the first reader of an exec without detach */
+#define EXEC_COMMAND_KEPT 16384   /* bytes of a command line that are remembered */
 #define EXEC_EXIT_STALL_MS 30000  /* exit known, output promised and paid for does not come */
 
 struct exec_table;
@@ -56,7 +57,8 @@ int exec_table_new(const struct exec_deps *deps, const char *sandbox_id, int dir
 /* agent_ops of the table, to be given to agent_open with the table as arg. `closed` marks what runs
  * as lost. Call agent_close() before the last reference to the table goes. */
 extern const struct agent_ops exec_agent_ops;
-/* The agent to send through (a reference is taken); NULL when the guest is gone. */
+/* The agent to send through (a reference is taken); NULL when the guest is gone. agent_open() does
+ * this by itself through the ops. */
 void exec_table_set_agent(struct exec_table *t, struct agent *a);
 /* Ends: running execs become lost, waiters wake; later calls fail with ERR_SANDBOX_STATE. */
 void exec_table_close(struct exec_table *t);
@@ -67,7 +69,8 @@ struct exec_table *exec_table_ref(struct exec_table *t);
 void exec_table_unref(struct exec_table *t);          /* NULL is fine */
 uint32_t exec_table_running(struct exec_table *t);
 
-/* Starts and waits for the guest's answer by deadline. ERR_COMMAND_NOT_FOUND,
+/* Starts and waits for the guest's answer by deadline. Of a command longer than EXEC_COMMAND_KEPT
+ * only the beginning is kept to be shown, with "..." after it. ERR_COMMAND_NOT_FOUND,
  * ERR_COMMAND_NOT_EXEC, ERR_INVALID (workdir, user), ERR_QUOTA, ERR_GUEST, ERR_TIMEOUT. */
 int exec_start(struct exec_table *t, const struct api_exec_req *req, int64_t deadline,
                struct exec **ret, struct err *e);

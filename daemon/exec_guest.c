@@ -313,7 +313,13 @@ static void guest_log(void *arg, int level, const char *text, size_t len)
         t->hooks.log(t->hooks.arg, level, text, len);
 }
 
+static void guest_opened(void *arg, struct agent *a)
+{
+    exec_table_set_agent(arg, a);
+}
+
 const struct agent_ops exec_agent_ops = {
+    .opened = guest_opened,
     .frame = guest_frame,
     .synced = guest_synced,
     .closed = guest_closed,

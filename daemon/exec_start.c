@@ -41,10 +41,29 @@ static int encode(const struct api_exec_req *req, uint8_t **ret, size_t *ret_len
     return 0;
 }
 
+/* What is shown of the command line later: kept for every exec there is, so it is bounded. */
+static int keep_command(struct strv *dst, const struct strv *command, struct err *e)
+{
+    size_t left = EXEC_COMMAND_KEPT;
+    for (size_t i = 0; i < command->n; i++) {
+        size_t len = strlen(command->items[i]) + 1;
+        if (len > left) {
+            /* not in the middle of a character */
+            while (left > 0 && ((unsigned char)command->items[i][left] & 0xc0) == 0x80)
+                left--;
+            return strv_addf(dst, e, "%.*s...", (int)left, command->items[i]);
+        }
+        if (strv_add(dst, command->items[i], e) < 0)
+            return -1;
+        left -= len;
+    }
+    return 0;
+}
+
 static int fill_row(struct exec *x, const struct api_exec_req *req, struct err *e)
 {
     struct exec_row *r = &x->row;
-    if (id_new(r->id, e) < 0 || strv_copy(&r->command, &req->command, e) < 0)
+    if (id_new(r->id, e) < 0 || keep_command(&r->command, &req->command, e) < 0)
         return -1;
     memcpy(r->vm, x->table->sandbox, sizeof(r->vm));
     if (req->user && !(r->user = strdup(req->user)))

@@ -75,7 +75,9 @@ static void on_log(void *arg, int level, const char *text, size_t len)
     add(&l->logs);
 }
 
-static const struct agent_ops ops = { on_frame, on_synced, on_closed, on_log };
+static const struct agent_ops ops = {
+    .frame = on_frame, .synced = on_synced, .closed = on_closed, .log = on_log,
+};
 static const char *const config_env[] = { "A=1", "B=two", NULL };
 static const struct guest_config config = { .hostname = "box", .env = config_env };
 
@@ -314,8 +316,10 @@ TEST(close_from_a_callback)
     struct link l;
     setup_ready(&l);
     l.close_in_callback = true;
-    guestpeer_started(&l.peer, 1, 2);
-    guestpeer_started(&l.peer, 1, 2);
+    uint8_t buf[2 * (FRAME_OVERHEAD + 4)];
+    size_t n = frame_encode(buf, l.peer.dec.epoch, FRAME_STARTED, 0, 1, "abcd", 4);
+    n += frame_encode(buf + n, l.peer.dec.epoch, FRAME_STARTED, 0, 1, "abcd", 4);
+    guestpeer_raw(&l.peer, buf, n);
     ASSERT_TRUE(until(&l.frames, 1, 5000));
     nap(30);
     ASSERT_EQ(get(&l.frames), 1u);

@@ -179,6 +179,12 @@ TEST(requests_arrive_as_they_were_made_in_parts)
     exec_wire_in_done(&in);
     guestpeer_started(&w.peer, stream, 1);
     ASSERT_EQ(start_end(&s), 0);
+    /* what is remembered of it is bounded */
+    struct api_exec d = { 0 };
+    ASSERT_OK(exec_describe(s.x, &d, &e), e);
+    ASSERT_EQ(d.command.n, 2);
+    ASSERT_EQ(strlen(d.command.items[1]), EXEC_COMMAND_KEPT - 5 + 3);
+    json_done(api_exec_table, &d, sizeof(d));
     exec_unref(s.x);
     free(all);
     free(big);
