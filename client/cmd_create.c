@@ -1,1 +1,124 @@
 /* SPDX-License-Identifier: MIT */
+#include "client/api_client.h"
+#include "client/app.h"
+#include "client/env.h"
+#include "client/out.h"
+#include "common/api.h"
+#include "common/auto.h"
+#include "common/limits.h"
+#include "common/name.h"
+#include <string.h>
+
+/* DIR, DIR:ro or DIR:rw. The daemon resolves the path with our rights; here it only becomes absolute,
+ * as the daemon has another working directory. */
+static int workspace_parse(const struct app *app, const char *given, struct api_workspace *ret,
+                           struct err *e)
+{
+    size_t len = strlen(given);
+    autofree char *cwd = NULL;
+    autosbuf struct sbuf b = SBUF(LIMIT_PATH);
+
+    if (len > 3 && (strcmp(given + len - 3, ":ro") == 0 || strcmp(given + len - 3, ":rw") == 0)) {
+        ret->read_only = given[len - 1] == 'o';
+        len -= 3;
+    }
+    if (len == 0)
+        return err_set(e, ERR_USAGE, "--workspace: the directory is empty");
+    if (given[0] != '/') {
+        if (app->host.kind == HOST_SSH) {
+            err_set(e, ERR_USAGE, "--workspace: '%s' is a directory of this machine", given);
+            return err_hint(e, "give an absolute directory of %s", app->host.name);
+        }
+        cwd = getcwd(NULL, 0);
+        if (!cwd)
+            return err_sys(e, ERR_WORKSPACE_INVALID, errno, "cannot tell the working directory");
+        sbuf_add(&b, cwd, strlen(cwd));
+        if (strncmp(given, ".", len) != 0) {
+            if (strcmp(cwd, "/") != 0)
+                sbuf_chr(&b, '/');
+            sbuf_add(&b, given, len);
+        }
+    } else {
+        sbuf_add(&b, given, len);
+    }
+    if (b.failed == E2BIG)
+        return err_set(e, ERR_USAGE, "--workspace: the path is too long");
+    ret->present = true;
+    return sbuf_take(&b, &ret->path, e);
+}
+
+static int label_add(const char *given, struct strv *ret, struct err *e)
+{
+    const char *eq = strchr(given, '=');
+    autofree char *key = eq ? strndup(given, (size_t)(eq - given)) : strdup(given);
+    autosbuf struct sbuf b = SBUF(LIMIT_LABEL_KEY + LIMIT_LABEL_VALUE + 2);
+
+    if (!key)
+        return err_nomem(e);
+    if (!label_key_valid(key)) {
+        err_set(e, ERR_USAGE, "--label: '%s' is not a key", key);
+        return err_hint(e, "keys are of letters, digits and _./- and begin with a letter or digit");
+    }
+    sbuf_fmt(&b, "%s%s", given, eq ? "" : "=");
+    if (b.failed)
+        return err_set(e, ERR_USAGE, "--label: '%s' has too long a value", key);
+    return strv_env_set(ret, sbuf_str(&b), e);
+}
+
+static int request_fill(const struct app *app, const struct create_opts *o,
+                        struct api_create_req *req, struct err *e)
+{
+    if (o->name && !name_valid(o->name)) {
+        err_set(e, ERR_USAGE, "--name: '%s' is not a name for a sandbox", o->name);
+        return err_hint(e, "names are of a-z, 0-9 and _.-, begin with a letter or digit, and are at "
+                           "most %d long", LIMIT_NAME);
+    }
+    if ((o->name && !(req->name = strdup(o->name))) ||
+        (o->image && !(req->image = strdup(o->image))))
+        return err_nomem(e);
+    if (o->workspace && workspace_parse(app, o->workspace, &req->workspace, e) < 0)
+        return -1;
+    for (size_t i = 0; i < o->labels.n; i++)
+        if (label_add(o->labels.items[i], &req->labels, e) < 0)
+            return -1;
+    if (env_collect(&o->env_files, &o->env, &req->env, e) < 0)
+        return -1;
+    req->cpus = o->cpus;
+    req->memory = o->memory;
+    req->disk = o->disk;
+    req->start = !o->no_start;
+    return 0;
+}
+
+COMMAND(cmd_create)
+{
+    const struct create_opts *o = opts;
+    struct api_create_req req = { 0 };
+    struct api_sandbox box = { 0 };
+    autosbuf struct sbuf body = SBUF(LIMIT_BODY);
+    struct call call = { .method = "POST", .path = "/" API_VERSION "/sandboxes",
+                         .flags = CALL_SLOW | CALL_IDEMPOTENT, .progress = "creating sandbox" };
+    int r = -1;
+
+    (void)args;
+    (void)n;
+    if (request_fill(app, o, &req, e) == 0 &&
+        json_encode(api_create_req_table, &req, &body, e) == 0) {
+        if (body.failed) {
+            r = err_set(e, ERR_USAGE, "the request is too large");
+        } else {
+            call.body = sbuf_str(&body);
+            r = client_fetch(app, &call, api_sandbox_table, &box, e);
+        }
+    }
+    if (app->interrupted) {
+        note("given up; sandboxd finishes or takes back what it began%s",
+             o->name ? "" : ", see 'sbx ls'");
+    } else if (r == 0) {
+        const char *word = o->quiet ? box.id : box.name;
+        r = word ? out_line(word, e) : err_set(e, ERR_INTERNAL, "sandboxd named no sandbox");
+    }
+    json_done(api_create_req_table, &req, sizeof(req));
+    json_done(api_sandbox_table, &box, sizeof(box));
+    return r;
+}

@@ -1,1 +1,90 @@
 /* SPDX-License-Identifier: MIT */
+#include "client/api_client.h"
+#include "client/app.h"
+#include "client/list.h"
+#include "common/api.h"
+#include "common/auto.h"
+#include "common/limits.h"
+#include "common/parse.h"
+#include <string.h>
+
+static const struct column columns[] = {
+    { "ID" }, { "NAME", .flex = true }, { "STATE", .flex = true, .state = true },
+    { "IMAGE", .flex = true }, { "CPUS" }, { "MEMORY" }, { "CREATED" },
+    { "WORKSPACE", .flex = true },
+};
+
+static int row(struct table *t, const void *item, bool no_trunc, struct err *e)
+{
+    const struct api_sandbox *s = item;
+    char size[40], time[64];
+    const char *state = s->state ? s->state : "?";
+    bool reason = s->reason && s->reason[0] && strcmp(state, "running") != 0;
+
+    format_size(s->memory, size);
+    if (table_cellf(t, e, "%.*s", no_trunc ? LIMIT_ID : 12, s->id ? s->id : "") < 0 ||
+        table_cell(t, s->name, e) < 0 ||
+        table_cellf(t, e, "%s%s%s%s", state, reason ? " (" : "", reason ? s->reason : "",
+                    reason ? ")" : "") < 0 ||
+        table_cell(t, s->image.name ? s->image.name : s->image.digest, e) < 0 ||
+        table_cellf(t, e, "%u", s->cpus) < 0 || table_cell(t, size, e) < 0 ||
+        table_cell(t, ago(s->created_at, time), e) < 0)
+        return -1;
+    if (!s->workspace.present || !s->workspace.path)
+        return table_cell(t, "-", e);
+    return table_cellf(t, e, "%s%s", s->workspace.path, s->workspace.read_only ? ":ro" : "");
+}
+
+static const char *id(const void *item)
+{
+    return ((const struct api_sandbox *)item)->id;
+}
+
+static bool keep(const void *item, const void *arg)
+{
+    const struct api_sandbox *s = item;
+    const struct strv *parts = arg;
+    bool kept = parts->n == 0;
+
+    for (size_t i = 0; i < parts->n && !kept; i++)
+        kept = s->name && strstr(s->name, parts->items[i]);
+    return kept;
+}
+
+/* state= and label= are the daemon's to decide, name= is ours. */
+static int add_filter(const char *filter, struct sbuf *path, struct strv *names, struct err *e)
+{
+    static const char *const keys[] = { "state", "label", "name" };
+    const char *eq = strchr(filter, '=');
+
+    for (size_t i = 0; eq && i < ARRAY_SIZE(keys); i++) {
+        if (strncmp(filter, keys[i], strlen(keys[i])) != 0 || filter + strlen(keys[i]) != eq)
+            continue;
+        if (strcmp(keys[i], "name") == 0)
+            return strv_add(names, eq + 1, e);
+        url_query(path, keys[i], eq + 1);
+        return 0;
+    }
+    err_set(e, ERR_USAGE, "--filter: '%s' is not a filter", filter);
+    return err_hint(e, "filters are state=STATE, label=KEY[=VALUE] and name=PART");
+}
+
+COMMAND(cmd_ls)
+{
+    const struct list_opts *o = opts;
+    autosbuf struct sbuf path = SBUF(LIMIT_HTTP_MEMORY);
+    autostrv struct strv names = STRV_INIT;
+    const struct list list = {
+        .key = "sandboxes", .list_table = api_sandbox_list_table, .item_table = api_sandbox_table,
+        .item_size = sizeof(struct api_sandbox), .columns = columns,
+        .n_columns = ARRAY_SIZE(columns), .row = row, .id = id, .keep = keep, .keep_arg = &names,
+    };
+
+    (void)args;
+    (void)n;
+    sbuf_lit(&path, "/" API_VERSION "/sandboxes");
+    for (size_t i = 0; i < o->filters.n; i++)
+        if (add_filter(o->filters.items[i], &path, &names, e) < 0)
+            return -1;
+    return list_show(app, sbuf_str(&path), &list, o, e);
+}

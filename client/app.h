@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * app: what every command gets: where the daemon is, the connection to it, how much to say. One
+ * thread, one command per process.
+ */
+#pragma once
+
+#include "client/host.h"
+#include "client/opts.h"
+#include "common/err.h"
+#include <stdbool.h>
+
+struct client;
+
+struct app {
+    struct host host;
+    struct client *client;          /* owned; made by app_client() */
+    const struct command *command;  /* borrowed: the one that runs */
+    bool debug;
+    int interrupted;                /* signal that made a request be given up, 0 none */
+};
+
+#define EXIT_OURS 125       /* failures of sbx itself, as docker has it */
+
+/* Says an error on stderr: "sbx: what", and "hint: what to do" on a line of its own. */
+void report(const struct err *e);
+/* Chatter on stderr, one line, "sbx: " in front. */
+void note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* Calls fn for each word, reports failures and goes on. Exit status: 0, or that of the first
+ * failure. */
+int for_each_name(struct app *app, char **names, size_t n,
+                  int (*fn)(struct app *app, const char *name, void *arg, struct err *e), void *arg);
+
+/* Commands by file; their rows are in commands.c. */
+#define COMMAND(name) int name(struct app *app, void *opts, char **args, size_t n, struct err *e)
+COMMAND(cmd_attach);
+COMMAND(cmd_complete);
+COMMAND(cmd_completion);
+COMMAND(cmd_create);
+COMMAND(cmd_dial_stdio);
+COMMAND(cmd_exec);
+COMMAND(cmd_execs);
+COMMAND(cmd_help);
+COMMAND(cmd_image_inspect);
+COMMAND(cmd_image_rm);
+COMMAND(cmd_images);
+COMMAND(cmd_info);
+COMMAND(cmd_inspect);
+COMMAND(cmd_logs);
+COMMAND(cmd_ls);
+COMMAND(cmd_restart);
+COMMAND(cmd_rm);
+COMMAND(cmd_start);
+COMMAND(cmd_stop);
+COMMAND(cmd_version);
+
+/* What the options of each command fill; tables and commands share them. */
+struct create_opts {
+    const char *name, *workspace, *image;
+    uint32_t cpus;
+    uint64_t memory, disk;
+    struct strv env, env_files, labels;
+    bool quiet, no_start;
+};
+struct exec_opts {
+    bool interactive, tty, detach;
+    struct strv env, env_files;
+    const char *workdir, *user, *detach_keys;
+    struct opt_duration timeout;
+};
+struct attach_opts { bool no_stdin; const char *detach_keys; };
+struct list_opts {          /* ls, execs, images */
+    bool all, quiet, no_trunc;
+    struct strv filters;
+    const char *format;
+};
+struct inspect_opts { const char *format; };
+struct stop_opts { struct opt_duration timeout; };
+struct rm_opts { bool force; };
+struct logs_opts {
+    bool follow, console, raw;
+    const char *tail, *since;
+};
+struct format_opts { const char *format; };     /* version, info */
+struct help_opts { bool man; };
