@@ -224,6 +224,9 @@ bool parse_time(const char *s, int64_t *ret_us)
         return false;
     t = days_since_epoch(year, month, day) * 86400 + (hour - off_h) * 3600 +
         (minute - off_m) * 60 + second;
+    /* an offset may lead out of the years that four digits can say */
+    if (t < days_since_epoch(0, 1, 1) * 86400 || t >= (days_since_epoch(9999, 12, 31) + 1) * 86400)
+        return false;
     *ret_us = t * 1000000 + us;
     return true;
 }
