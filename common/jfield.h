@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * jfield: JSON to struct and back by tables; the only file with jfield.c that includes jansson.
+ * jfield: JSON to struct and back by tables. Only jfield.c and jfield_encode.c include jansson.
  * A table row maps a key to a type, a place in a struct and its limits. Decoding refuses unknown
  * and duplicate keys, wrong types, out-of-range values, NUL in strings, invalid UTF-8, more than
  * LIMIT_JSON_DEPTH levels and trailing bytes; the error names the field and the rule it broke
