@@ -283,7 +283,7 @@ static int try_boot(const char *kernel, const char *initrd, struct accel_verdict
     autosbuf struct sbuf out = SBUF(OUTPUT_MAX);
     int64_t began = now_mono_ms();
     bool timeout = false;
-    char words[100];
+    char words[140];
 
     if (boot_start(kernel, initrd, &b, e) < 0) {
         boot_done(&b);
@@ -298,6 +298,8 @@ static int try_boot(const char *kernel, const char *initrd, struct accel_verdict
     if (timeout)
         return decide(v, ACCEL_TCG, KVM_PATH " opens, but a test guest did not boot within %d s%s%s",
                       DEADLINE_ACCEL_PROBE / 1000, words[0] ? "; its last words: " : "", words);
+    if (strstr(words, "Permission denied"))
+        return decide(v, ACCEL_TCG, KVM_PATH " is for root only: give its group (kvm) read and write");
     return decide(v, ACCEL_TCG, KVM_PATH " opens, but QEMU gave up: %s",
                   words[0] ? words : "no reason given");
 }
