@@ -3,9 +3,12 @@
 #include "common/auto.h"
 #include "common/io.h"
 #include "common/log.h"
+#include "tests/harness/test.h"
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static void need(int rc, const struct err *e, const char *what)
 {
@@ -140,4 +143,93 @@ struct exec *world_start(struct world *w, bool detach, bool with_stdin, uint32_t
     guestpeer_started(&w->peer, *ret_stream, 1234);
     need(start_end(&s), &s.e, "start");
     return s.x;
+}
+
+static void nap(int ms)
+{
+    struct timespec ts = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L };
+    nanosleep(&ts, NULL);
+}
+
+void world_begin(struct world *w)
+{
+    world_init(w);
+    world_open(w);
+    world_ready(w);
+}
+
+/* Waits for the reader's descriptor and reads one piece. */
+int64_t world_take(struct exec_reader *r, void *buf, size_t cap, int *fd, uint64_t *lost,
+                    bool *ended)
+{
+    struct err e = ERR_INIT;
+    for (;;) {
+        int64_t n = exec_read(r, buf, cap, fd, lost, ended, &e);
+        if (n != 0 || *ended)
+            return n;
+        struct pollfd p = { .fd = exec_reader_fd(r), .events = POLLIN };
+        if (poll(&p, 1, 5000) != 1)
+            return -2;
+    }
+}
+
+uint8_t world_byte(uint64_t offset)
+{
+    return (uint8_t)(offset * 7 + offset / 251);
+}
+
+/* The guest writes len bytes from offset on, in frames. */
+void world_pour(struct world *w, uint32_t stream, uint8_t fd, uint64_t offset, uint64_t len)
+{
+    uint8_t buf[16384];
+    while (len > 0) {
+        size_t n = len < sizeof(buf) ? (size_t)len : sizeof(buf);
+        for (size_t i = 0; i < n; i++)
+            buf[i] = world_byte(offset + i);
+        guestpeer_data(&w->peer, stream, fd, offset, buf, n);
+        offset += n;
+        len -= n;
+    }
+}
+
+bool world_output_is(struct exec *x, int fd, uint64_t end)
+{
+    struct err e = ERR_INIT;
+    int64_t deadline = deadline_in(5000);
+    for (;;) {
+        struct api_exec d = { 0 };
+        ASSERT_EQ(exec_describe(x, &d, &e), 0);
+        uint64_t is = fd == 1 ? d.stdout_end : d.stderr_end;
+        json_done(api_exec_table, &d, sizeof(d));
+        if (is >= end || now_mono_ms() >= deadline)
+            return is == end;
+        nap(5);
+    }
+}
+
+struct exec_row world_row(struct world *w, const char *id)
+{
+    struct err e = ERR_INIT;
+    struct exec_row *rows = NULL, found = { 0 };
+    size_t n = 0;
+    ASSERT_EQ(store_exec_list(w->store, WORLD_ID, &rows, &n, &e), 0);
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(rows[i].id, id) == 0) {
+            found = rows[i];
+            found.command = STRV_INIT;
+            found.user = found.workdir = NULL;
+        }
+        exec_row_done(&rows[i]);
+    }
+    free(rows);
+    return found;
+}
+
+bool world_row_ended(struct world *w, const char *id, int how, uint32_t value)
+{
+    int64_t deadline = deadline_in(5000);
+    struct exec_row r;
+    while ((r = world_row(w, id)).state != 1 && now_mono_ms() < deadline)
+        nap(5);
+    return r.state == 1 && r.how == how && r.value == value;
 }

@@ -47,3 +47,17 @@ int start_end(struct start *s);         /* joins; s->x is the caller's */
 
 /* Starts against the played guest; returns the exec, *ret_stream its id on the channel. */
 struct exec *world_start(struct world *w, bool detach, bool with_stdin, uint32_t *ret_stream);
+
+void world_begin(struct world *w);      /* init, open, ready */
+/* exec_read(), waiting for the reader's descriptor; -2 when nothing comes. */
+int64_t world_take(struct exec_reader *r, void *buf, size_t cap, int *fd, uint64_t *lost,
+                   bool *ended);
+uint8_t world_byte(uint64_t offset);    /* what the played guest writes at this offset */
+/* The guest writes len bytes from offset on, in frames. */
+void world_pour(struct world *w, uint32_t stream, uint8_t fd, uint64_t offset, uint64_t len);
+/* Waits until the output of fd has this length. */
+bool world_output_is(struct exec *x, int fd, uint64_t end);
+/* The row in the store, without its strings; zeroes when there is none. */
+struct exec_row world_row(struct world *w, const char *id);
+/* Waits until the row says how it ended. */
+bool world_row_ended(struct world *w, const char *id, int how, uint32_t value);

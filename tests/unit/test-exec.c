@@ -20,95 +20,12 @@ static void nap(int ms)
     nanosleep(&ts, NULL);
 }
 
-static void begin(struct world *w)
-{
-    world_init(w);
-    world_open(w);
-    world_ready(w);
-}
-
-/* Waits for the reader's descriptor and reads one piece. */
-static int64_t take(struct exec_reader *r, void *buf, size_t cap, int *fd, uint64_t *lost,
-                    bool *ended)
-{
-    struct err e = ERR_INIT;
-    for (;;) {
-        int64_t n = exec_read(r, buf, cap, fd, lost, ended, &e);
-        if (n != 0 || *ended)
-            return n;
-        struct pollfd p = { .fd = exec_reader_fd(r), .events = POLLIN };
-        if (poll(&p, 1, 5000) != 1)
-            return -2;
-    }
-}
-
-static uint8_t byte_at(uint64_t offset)
-{
-    return (uint8_t)(offset * 7 + offset / 251);
-}
-
-/* The guest writes len bytes from offset on, in frames. */
-static void pour(struct world *w, uint32_t stream, uint8_t fd, uint64_t offset, uint64_t len)
-{
-    uint8_t buf[16384];
-    while (len > 0) {
-        size_t n = len < sizeof(buf) ? (size_t)len : sizeof(buf);
-        for (size_t i = 0; i < n; i++)
-            buf[i] = byte_at(offset + i);
-        guestpeer_data(&w->peer, stream, fd, offset, buf, n);
-        offset += n;
-        len -= n;
-    }
-}
-
-static bool output_is(struct exec *x, int fd, uint64_t end)
-{
-    struct err e = ERR_INIT;
-    int64_t deadline = deadline_in(5000);
-    for (;;) {
-        struct api_exec d = { 0 };
-        ASSERT_EQ(exec_describe(x, &d, &e), 0);
-        uint64_t is = fd == 1 ? d.stdout_end : d.stderr_end;
-        json_done(api_exec_table, &d, sizeof(d));
-        if (is >= end || now_mono_ms() >= deadline)
-            return is == end;
-        nap(5);
-    }
-}
-
-static struct exec_row row_of(struct world *w, const char *id)
-{
-    struct err e = ERR_INIT;
-    struct exec_row *rows = NULL, found = { 0 };
-    size_t n = 0;
-    ASSERT_EQ(store_exec_list(w->store, WORLD_ID, &rows, &n, &e), 0);
-    for (size_t i = 0; i < n; i++) {
-        if (strcmp(rows[i].id, id) == 0) {
-            found = rows[i];
-            found.command = STRV_INIT;
-            found.user = found.workdir = NULL;
-        }
-        exec_row_done(&rows[i]);
-    }
-    free(rows);
-    return found;
-}
-
-static bool row_ended(struct world *w, const char *id, int how, uint32_t value)
-{
-    int64_t deadline = deadline_in(5000);
-    struct exec_row r;
-    while ((r = row_of(w, id)).state != 1 && now_mono_ms() < deadline)
-        nap(5);
-    return r.state == 1 && r.how == how && r.value == value;
-}
-
 TEST(start_output_exit_forget)
 {
     struct world w;
     struct err e = ERR_INIT;
     uint32_t stream;
-    begin(&w);
+    world_begin(&w);
     struct exec *x = world_start(&w, false, false, &stream);
     struct exec_wire_in in;
     ASSERT_EQ(exec_table_running(w.table), 1u);
@@ -121,19 +38,19 @@ TEST(start_output_exit_forget)
     uint64_t lost;
     bool ended, seen[3] = { 0 };
     for (int i = 0; i < 2; i++) {
-        int64_t n = take(r, buf, sizeof(buf), &fd, &lost, &ended);
+        int64_t n = world_take(r, buf, sizeof(buf), &fd, &lost, &ended);
         ASSERT_TRUE(fd == 1 ? n == 5 && !memcmp(buf, "hello", 5) : n == 4);
         seen[fd] = true;
     }
     ASSERT_TRUE(seen[1] && seen[2]);
     guestpeer_exit(&w.peer, stream, EXIT_CODE, 3, 5, 4);
-    ASSERT_EQ(take(r, buf, sizeof(buf), &fd, &lost, &ended), 0);
+    ASSERT_EQ(world_take(r, buf, sizeof(buf), &fd, &lost, &ended), 0);
     ASSERT_TRUE(ended);
     ASSERT_EQ(exec_wait(x, deadline_in(1000), &e), 1);
     ASSERT_TRUE(guestpeer_expect(&w.peer, FRAME_FORGET, 5000));
     ASSERT_EQ(w.peer.frame.stream, stream);
-    ASSERT_TRUE(row_ended(&w, exec_id(x), EXIT_CODE, 3));
-    ASSERT_EQ(row_of(&w, exec_id(x)).pid, 1234u);
+    ASSERT_TRUE(world_row_ended(&w, exec_id(x), EXIT_CODE, 3));
+    ASSERT_EQ(world_row(&w, exec_id(x)).pid, 1234u);
     struct api_exec d = { 0 };
     ASSERT_EQ(exec_describe(x, &d, &e), 0);
     ASSERT_STREQ(d.state, "exited");
@@ -152,7 +69,7 @@ TEST(requests_arrive_as_they_were_made_in_parts)
 {
     struct world w;
     struct err e = ERR_INIT;
-    begin(&w);
+    world_begin(&w);
     char *big = malloc(100001);
     memset(big, 'x', 100000);
     big[100000] = '\0';
@@ -203,7 +120,7 @@ TEST(failures_to_start_are_told_apart_and_leave_nothing)
     };
     static const char *const argv[] = { "prog", NULL };
     struct world w;
-    begin(&w);
+    world_begin(&w);
     for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
         struct start s;
         start_begin(&s, &w, false, false, argv);
@@ -233,7 +150,7 @@ TEST(a_start_without_answer_times_out_and_is_ended)
 {
     static const char *const argv[] = { "prog", NULL };
     struct world w;
-    begin(&w);
+    world_begin(&w);
     struct start s;
     start_ms = 200;
     start_begin(&s, &w, false, false, argv);
@@ -258,18 +175,18 @@ TEST(credit_follows_the_ring_when_detached_and_waits_when_not)
     struct world w;
     struct err e = ERR_INIT;
     uint32_t a, b;
-    begin(&w);
+    world_begin(&w);
     struct exec *free_running = world_start(&w, true, false, &a);
     struct exec *held = world_start(&w, false, false, &b);
-    pour(&w, b, 1, 0, LIMIT_WINDOW);
-    ASSERT_TRUE(output_is(held, 1, LIMIT_WINDOW));
-    pour(&w, a, 1, 0, LIMIT_WINDOW);
+    world_pour(&w, b, 1, 0, LIMIT_WINDOW);
+    ASSERT_TRUE(world_output_is(held, 1, LIMIT_WINDOW));
+    world_pour(&w, a, 1, 0, LIMIT_WINDOW);
     /* the first word of credit is about the one that nobody has to come for */
     ASSERT_TRUE(guestpeer_expect(&w.peer, FRAME_CREDIT, 5000));
     ASSERT_EQ(w.peer.frame.stream, a);
     ASSERT_EQ(w.peer.frame.fd, 1);
     ASSERT_TRUE(guestpeer_got_u64(&w.peer, 0) > LIMIT_WINDOW);
-    ASSERT_TRUE(output_is(free_running, 1, LIMIT_WINDOW));
+    ASSERT_TRUE(world_output_is(free_running, 1, LIMIT_WINDOW));
     struct exec_reader *r = NULL;
     ASSERT_EQ(exec_attach(held, 0, 0, &r, &e), 0);
     static uint8_t buf[65536];
@@ -277,7 +194,7 @@ TEST(credit_follows_the_ring_when_detached_and_waits_when_not)
     int fd;
     bool ended;
     while (got < LIMIT_WINDOW) {
-        int64_t n = take(r, buf, sizeof(buf), &fd, &lost, &ended);
+        int64_t n = world_take(r, buf, sizeof(buf), &fd, &lost, &ended);
         ASSERT_TRUE(n > 0 && lost == 0);
         got += (uint64_t)n;
     }
@@ -295,18 +212,18 @@ TEST(the_slowest_reader_holds_the_credit_and_leaving_frees_it)
     struct world w;
     struct err e = ERR_INIT;
     uint32_t stream;
-    begin(&w);
+    world_begin(&w);
     struct exec *x = world_start(&w, true, false, &stream);
     struct exec_reader *slow = NULL, *fast = NULL;
     ASSERT_EQ(exec_attach(x, 0, 0, &slow, &e), 0);
     ASSERT_EQ(exec_attach(x, 0, 0, &fast, &e), 0);
-    pour(&w, stream, 1, 0, LIMIT_WINDOW);
+    world_pour(&w, stream, 1, 0, LIMIT_WINDOW);
     static uint8_t buf[65536];
     uint64_t lost, got = 0;
     int fd;
     bool ended;
     while (got < LIMIT_WINDOW) {
-        int64_t n = take(fast, buf, sizeof(buf), &fd, &lost, &ended);
+        int64_t n = world_take(fast, buf, sizeof(buf), &fd, &lost, &ended);
         ASSERT_TRUE(n > 0);
         got += (uint64_t)n;
     }
@@ -324,12 +241,12 @@ TEST(output_from_an_offset_and_what_is_gone)
     struct world w;
     struct err e = ERR_INIT;
     uint32_t stream;
-    begin(&w);
+    world_begin(&w);
     struct exec *x = world_start(&w, true, false, &stream);
     uint64_t total = LIMIT_EXEC_RING + 100000, sent = 0, credit = LIMIT_WINDOW;
     while (sent < total) {
         uint64_t n = credit - sent < total - sent ? credit - sent : total - sent;
-        pour(&w, stream, 1, sent, n);
+        world_pour(&w, stream, 1, sent, n);
         sent += n;
         while (sent < total && credit == sent) {
             ASSERT_TRUE(guestpeer_expect(&w.peer, FRAME_CREDIT, 5000));
@@ -337,16 +254,16 @@ TEST(output_from_an_offset_and_what_is_gone)
                 credit = guestpeer_got_u64(&w.peer, 0);
         }
     }
-    ASSERT_TRUE(output_is(x, 1, total));
+    ASSERT_TRUE(world_output_is(x, 1, total));
     uint8_t buf[1000];
     uint64_t offset = 0, lost = 0;
     ASSERT_EQ(exec_output(x, 1, &offset, buf, sizeof(buf), &lost, &e), 1000);
     ASSERT_EQ(lost, 100000u);
     ASSERT_EQ(offset, 101000u);
-    ASSERT_EQ(buf[0], byte_at(100000));
+    ASSERT_EQ(buf[0], world_byte(100000));
     offset = total - 10;
     ASSERT_EQ(exec_output(x, 1, &offset, buf, sizeof(buf), &lost, &e), 10);
-    ASSERT_EQ(buf[9], byte_at(total - 1));
+    ASSERT_EQ(buf[9], world_byte(total - 1));
     ASSERT_EQ(exec_output(x, 1, &offset, buf, sizeof(buf), &lost, &e), 0);
     offset = total + 1;
     ASSERT_EQ(exec_output(x, 1, &offset, buf, sizeof(buf), &lost, &e), -1);
@@ -364,7 +281,7 @@ TEST(input_waits_for_credit_and_ends)
     struct world w;
     struct err e = ERR_INIT;
     uint32_t stream;
-    begin(&w);
+    world_begin(&w);
     struct exec *x = world_start(&w, false, true, &stream);
     struct exec_reader *r = NULL;
     ASSERT_EQ(exec_attach(x, 0, 0, &r, &e), 0);
@@ -416,7 +333,7 @@ TEST(signal_resize_end)
     struct world w;
     struct err e = ERR_INIT;
     uint32_t stream;
-    begin(&w);
+    world_begin(&w);
     struct exec *x = world_start(&w, true, false, &stream);
     ASSERT_EQ(exec_signal(x, 15, &e), 0);
     ASSERT_TRUE(guestpeer_expect(&w.peer, FRAME_SIGNAL, 5000));
@@ -444,7 +361,7 @@ TEST(execs_are_found_by_prefix)
     struct world w;
     struct err e = ERR_INIT;
     uint32_t a, b;
-    begin(&w);
+    world_begin(&w);
     struct exec *x = world_start(&w, true, false, &a), *y = world_start(&w, true, false, &b);
     struct exec *found = NULL;
     ASSERT_TRUE(b == a + 1);
@@ -467,7 +384,7 @@ TEST(lies_about_output_harm_only_their_exec)
     struct world w;
     struct err e = ERR_INIT;
     uint32_t bad, good;
-    begin(&w);
+    world_begin(&w);
     struct exec *x = world_start(&w, true, false, &bad), *y = world_start(&w, true, false, &good);
     static uint8_t junk[16384];
     /* beyond credit, beyond the end, around the corner, wrong fds, unknown streams, short frames */
@@ -485,12 +402,12 @@ TEST(lies_about_output_harm_only_their_exec)
     guestpeer_u64(&w.peer, FRAME_CREDIT, bad, 1, 100);
     ASSERT_TRUE(guestpeer_expect(&w.peer, FRAME_RESUME, 5000));
     ASSERT_EQ(guestpeer_got_u64(&w.peer, 0), 0u);
-    pour(&w, good, 1, 0, 1000);
-    ASSERT_TRUE(output_is(y, 1, 1000));
-    ASSERT_TRUE(output_is(x, 1, 0));
+    world_pour(&w, good, 1, 0, 1000);
+    ASSERT_TRUE(world_output_is(y, 1, 1000));
+    ASSERT_TRUE(world_output_is(x, 1, 0));
     /* it joins on again and all is well */
-    pour(&w, bad, 1, 0, 500);
-    ASSERT_TRUE(output_is(x, 1, 500));
+    world_pour(&w, bad, 1, 0, 500);
+    ASSERT_TRUE(world_output_is(x, 1, 500));
     /* it never does: the exec is ended */
     for (int i = 0; i < 100; i++) {
         guestpeer_data(&w.peer, bad, 1, 600, junk, 10);
@@ -512,22 +429,22 @@ TEST(the_first_exit_counts_and_waits_for_its_output)
     struct world w;
     struct err e = ERR_INIT;
     uint32_t stream;
-    begin(&w);
+    world_begin(&w);
     struct exec *x = world_start(&w, true, false, &stream);
-    pour(&w, stream, 1, 0, 100);
+    world_pour(&w, stream, 1, 0, 100);
     guestpeer_exit(&w.peer, stream, EXIT_CODE, 7, 300, 0);
     guestpeer_exit(&w.peer, stream, EXIT_CODE, 8, 0, 0);
     ASSERT_EQ(exec_wait(x, deadline_in(100), &e), 0);
-    pour(&w, stream, 1, 100, 200);
+    world_pour(&w, stream, 1, 100, 200);
     ASSERT_EQ(exec_wait(x, deadline_in(5000), &e), 1);
-    ASSERT_TRUE(row_ended(&w, exec_id(x), EXIT_CODE, 7));
+    ASSERT_TRUE(world_row_ended(&w, exec_id(x), EXIT_CODE, 7));
     guestpeer_data(&w.peer, stream, 1, 300, "late", 4);
     guestpeer_exit(&w.peer, stream, EXIT_CODE, 9, 0, 0);
     /* told again, it is told to forget again */
     ASSERT_TRUE(guestpeer_expect(&w.peer, FRAME_FORGET, 5000));
     ASSERT_TRUE(guestpeer_expect(&w.peer, FRAME_FORGET, 5000));
-    ASSERT_TRUE(output_is(x, 1, 300));
-    ASSERT_TRUE(row_ended(&w, exec_id(x), EXIT_CODE, 7));
+    ASSERT_TRUE(world_output_is(x, 1, 300));
+    ASSERT_TRUE(world_row_ended(&w, exec_id(x), EXIT_CODE, 7));
     exec_unref(x);
     world_done(&w);
 }
@@ -551,7 +468,7 @@ TEST(a_guest_that_goes_loses_its_execs)
     struct world w;
     struct err e = ERR_INIT;
     uint32_t a, b;
-    begin(&w);
+    world_begin(&w);
     struct exec *x = world_start(&w, true, true, &a), *y = world_start(&w, true, false, &b);
     guestpeer_exit(&w.peer, b, EXIT_CODE, 5, 1000, 0);      /* its output never comes */
     struct waiter t = { .x = x, .e = ERR_INIT };
@@ -570,8 +487,8 @@ TEST(a_guest_that_goes_loses_its_execs)
     ASSERT_STREQ(d.state, "lost");
     ASSERT_STREQ(d.end, "lost");
     json_done(api_exec_table, &d, sizeof(d));
-    ASSERT_TRUE(row_ended(&w, exec_id(x), EXIT_LOST, 0));
-    ASSERT_TRUE(row_ended(&w, exec_id(y), EXIT_CODE, 5));
+    ASSERT_TRUE(world_row_ended(&w, exec_id(x), EXIT_LOST, 0));
+    ASSERT_TRUE(world_row_ended(&w, exec_id(y), EXIT_CODE, 5));
     ASSERT_EQ(__atomic_load_n(&w.closed, __ATOMIC_SEQ_CST), 1u);
     ASSERT_EQ(exec_table_running(w.table), 0u);
     start_begin(&s, &w, false, false, argv);
@@ -589,16 +506,16 @@ TEST(a_new_daemon_goes_on_where_the_old_one_was)
     struct err e = ERR_INIT;
     uint32_t a, b, c;
     char id_a[17], id_b[17], id_c[17];
-    begin(&w);
+    world_begin(&w);
     struct exec *x = world_start(&w, true, true, &a);
     struct exec *y = world_start(&w, true, false, &b);
     struct exec *z = world_start(&w, true, false, &c);
     memcpy(id_a, exec_id(x), 17);
     memcpy(id_b, exec_id(y), 17);
     memcpy(id_c, exec_id(z), 17);
-    pour(&w, a, 1, 0, 1000);
-    pour(&w, b, 2, 0, 70);
-    ASSERT_TRUE(output_is(x, 1, 1000) && output_is(y, 2, 70));
+    world_pour(&w, a, 1, 0, 1000);
+    world_pour(&w, b, 2, 0, 70);
+    ASSERT_TRUE(world_output_is(x, 1, 1000) && world_output_is(y, 2, 70));
     struct waiter t = { .x = x, .e = ERR_INIT };
     exec_unref(y);
     exec_unref(z);
@@ -642,11 +559,11 @@ TEST(a_new_daemon_goes_on_where_the_old_one_was)
         }
     }
     /* overlap, then new */
-    pour(&w, a, 1, 900, 600);
-    pour(&w, b, 2, 70, 20);
-    ASSERT_TRUE(output_is(x, 1, 1500));
-    ASSERT_TRUE(row_ended(&w, id_b, EXIT_CODE, 4));
-    ASSERT_TRUE(row_ended(&w, id_c, EXIT_LOST, 0));
+    world_pour(&w, a, 1, 900, 600);
+    world_pour(&w, b, 2, 70, 20);
+    ASSERT_TRUE(world_output_is(x, 1, 1500));
+    ASSERT_TRUE(world_row_ended(&w, id_b, EXIT_CODE, 4));
+    ASSERT_TRUE(world_row_ended(&w, id_c, EXIT_LOST, 0));
     struct exec_reader *r = NULL;
     ASSERT_EQ(exec_attach(x, 0, 0, &r, &e), 0);
     guestpeer_u64(&w.peer, FRAME_CREDIT, a, 0, 100);
@@ -655,10 +572,10 @@ TEST(a_new_daemon_goes_on_where_the_old_one_was)
     uint64_t lost, at = 0;
     bool ended;
     while (at < 1500) {
-        int64_t n = take(r, buf, sizeof(buf), &fd, &lost, &ended);
+        int64_t n = world_take(r, buf, sizeof(buf), &fd, &lost, &ended);
         ASSERT_TRUE(n > 0 && lost == 0);
         for (int64_t i = 0; i < n; i++)
-            ASSERT_EQ(buf[i], byte_at(at + (uint64_t)i));
+            ASSERT_EQ(buf[i], world_byte(at + (uint64_t)i));
         at += (uint64_t)n;
     }
     /* input goes on at the byte the guest waits for */
@@ -682,11 +599,11 @@ TEST(losing_the_thread_in_the_middle_loses_no_output)
 {
     struct world w;
     uint32_t a;
-    begin(&w);
+    world_begin(&w);
     struct exec *x = world_start(&w, true, false, &a);
-    pour(&w, a, 1, 0, 1000);
+    world_pour(&w, a, 1, 0, 1000);
     guestpeer_raw(&w.peer, "noise noise noise noise noise noise", 35);
-    pour(&w, a, 1, 1000, 1000);             /* into the void */
+    world_pour(&w, a, 1, 1000, 1000);             /* into the void */
     struct guestsession s[] = { { .stream = a, .out = 2000 } };
     uint32_t epoch = w.peer.dec.epoch;
     while (w.peer.dec.epoch == epoch)
@@ -695,128 +612,8 @@ TEST(losing_the_thread_in_the_middle_loses_no_output)
     ASSERT_TRUE(guestpeer_expect(&w.peer, FRAME_RESUME, 5000));
     uint64_t from = guestpeer_got_u64(&w.peer, 0);
     ASSERT_EQ(from, 1000u);
-    pour(&w, a, 1, from, 2000 - from);
-    ASSERT_TRUE(output_is(x, 1, 2000));
+    world_pour(&w, a, 1, from, 2000 - from);
+    ASSERT_TRUE(world_output_is(x, 1, 2000));
     exec_unref(x);
-    world_done(&w);
-}
-
-TEST(only_so_many_run_and_only_so_many_are_kept)
-{
-    struct world w;
-    struct err e = ERR_INIT;
-    static struct exec *x[LIMIT_EXECS];
-    static uint32_t stream[LIMIT_EXECS];
-    static const char *const argv[] = { "prog", NULL };
-    begin(&w);
-    for (size_t i = 0; i < LIMIT_EXECS; i++)
-        x[i] = world_start(&w, true, false, &stream[i]);
-    struct start s;
-    start_begin(&s, &w, true, false, argv);
-    ASSERT_EQ(start_end(&s), -1);
-    ASSERT_EQ(s.e.code, ERR_QUOTA);
-    for (size_t i = 0; i < LIMIT_EXECS; i++)
-        guestpeer_exit(&w.peer, stream[i], EXIT_CODE, 0, 0, 0);
-    for (size_t i = 0; i < LIMIT_EXECS; i++) {
-        ASSERT_TRUE(guestpeer_expect(&w.peer, FRAME_FORGET, 5000));
-        ASSERT_EQ(exec_wait(x[i], deadline_in(5000), &e), 1);
-        exec_unref(x[i]);
-    }
-    size_t n = 0;
-    int64_t deadline = deadline_in(10000);
-    do {
-        struct exec_row *rows = NULL;
-        nap(10);
-        ASSERT_EQ(store_exec_list(w.store, WORLD_ID, &rows, &n, &e), 0);
-        for (size_t i = 0; i < n; i++)
-            exec_row_done(&rows[i]);
-        free(rows);
-        if (n > LIMIT_EXECS_KEPT && now_mono_ms() > deadline - 5000) {
-            x[0] = world_start(&w, true, false, &stream[0]);    /* gives the worker a reason */
-            guestpeer_exit(&w.peer, stream[0], EXIT_CODE, 0, 0, 0);
-            exec_unref(x[0]);
-        }
-    } while (n > LIMIT_EXECS_KEPT && now_mono_ms() < deadline);
-    ASSERT_EQ(n, (size_t)LIMIT_EXECS_KEPT);
-    world_done(&w);
-}
-
-TEST(bad_requests)
-{
-    struct world w;
-    static const char *const empty[] = { "", NULL };
-    static const char *const none[] = { NULL };
-    struct start s;
-    begin(&w);
-    start_begin(&s, &w, true, false, empty);
-    ASSERT_EQ(start_end(&s), -1);
-    ASSERT_EQ(s.e.code, ERR_FIELD_INVALID);
-    start_begin(&s, &w, true, false, none);
-    ASSERT_EQ(start_end(&s), -1);
-    ASSERT_EQ(s.e.code, ERR_FIELD_INVALID);
-    char *big = malloc(LIMIT_ARG_BYTES);
-    memset(big, 'x', LIMIT_ARG_BYTES - 1);
-    big[LIMIT_ARG_BYTES - 1] = '\0';
-    const char *const much[] = { "prog", big, big, big, NULL };
-    start_begin(&s, &w, true, false, much);
-    ASSERT_EQ(start_end(&s), -1);
-    ASSERT_EQ(s.e.code, ERR_TOO_LARGE);
-    free(big);
-    world_done(&w);
-}
-
-TEST(an_exec_nobody_comes_for_is_ended)
-{
-    struct world w;
-    struct err e = ERR_INIT;
-    uint32_t a, b, c;
-    world_init(&w);
-    w.attach_ms = 300;
-    world_open(&w);
-    world_ready(&w);
-    struct exec *x = world_start(&w, false, false, &a), *y = world_start(&w, true, false, &b);
-    struct exec *z = world_start(&w, false, false, &c);
-    struct exec_reader *r = NULL;
-    ASSERT_OK(exec_attach(z, 0, 0, &r, &e), e);
-    exec_detach(r);             /* once is enough; what comes then its caller decides */
-    ASSERT_TRUE(guestpeer_expect(&w.peer, FRAME_END, 5000));
-    ASSERT_EQ(w.peer.frame.stream, a);
-    ASSERT_FALSE(guestpeer_expect(&w.peer, FRAME_END, 600));
-    exec_unref(x);
-    exec_unref(y);
-    exec_unref(z);
-    world_done(&w);
-}
-
-TEST(output_that_is_promised_and_never_comes)
-{
-    struct world w;
-    struct err e = ERR_INIT;
-    uint32_t a, b;
-    world_init(&w);
-    w.stall_ms = 300;
-    world_open(&w);
-    world_ready(&w);
-    struct exec *x = world_start(&w, true, false, &a), *y = world_start(&w, true, false, &b);
-    struct exec_reader *r = NULL;
-    ASSERT_OK(exec_attach(y, 0, 0, &r, &e), e);
-    guestpeer_exit(&w.peer, a, EXIT_CODE, 6, UINT64_MAX, UINT64_MAX);
-    /* the other one has a reader that does not read: its guest waits with reason */
-    pour(&w, b, 1, 0, LIMIT_WINDOW);
-    guestpeer_exit(&w.peer, b, EXIT_CODE, 0, LIMIT_WINDOW + 10, 0);
-    ASSERT_EQ(exec_wait(x, deadline_in(5000), &e), 1);
-    ASSERT_TRUE(row_ended(&w, exec_id(x), EXIT_CODE, 6));
-    ASSERT_EQ(exec_wait(y, deadline_in(700), &e), 0);
-    static uint8_t buf[65536];
-    uint64_t lost, got = 0;
-    int fd;
-    bool ended;
-    while (got < LIMIT_WINDOW)
-        got += (uint64_t)take(r, buf, sizeof(buf), &fd, &lost, &ended);
-    pour(&w, b, 1, LIMIT_WINDOW, 10);
-    ASSERT_EQ(exec_wait(y, deadline_in(5000), &e), 1);
-    exec_detach(r);
-    exec_unref(x);
-    exec_unref(y);
     world_done(&w);
 }

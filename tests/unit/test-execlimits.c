@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Execs: quotas, what is kept, waits that end by themselves. The guest is played by the test.
+ */
+#include "common/auto.h"
+#include "common/io.h"
+#include "tests/fakes/execworld.h"
+#include "tests/harness/test.h"
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static void nap(int ms)
+{
+    struct timespec ts = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L };
+    nanosleep(&ts, NULL);
+}
+
+TEST(only_so_many_run_and_only_so_many_are_kept)
+{
+    struct world w;
+    struct err e = ERR_INIT;
+    static struct exec *x[LIMIT_EXECS];
+    static uint32_t stream[LIMIT_EXECS];
+    static const char *const argv[] = { "prog", NULL };
+    world_begin(&w);
+    for (size_t i = 0; i < LIMIT_EXECS; i++)
+        x[i] = world_start(&w, true, false, &stream[i]);
+    struct start s;
+    start_begin(&s, &w, true, false, argv);
+    ASSERT_EQ(start_end(&s), -1);
+    ASSERT_EQ(s.e.code, ERR_QUOTA);
+    for (size_t i = 0; i < LIMIT_EXECS; i++)
+        guestpeer_exit(&w.peer, stream[i], EXIT_CODE, 0, 0, 0);
+    for (size_t i = 0; i < LIMIT_EXECS; i++) {
+        ASSERT_TRUE(guestpeer_expect(&w.peer, FRAME_FORGET, 5000));
+        ASSERT_EQ(exec_wait(x[i], deadline_in(5000), &e), 1);
+        exec_unref(x[i]);
+    }
+    size_t n = 0;
+    int64_t deadline = deadline_in(10000);
+    do {
+        struct exec_row *rows = NULL;
+        nap(10);
+        ASSERT_EQ(store_exec_list(w.store, WORLD_ID, &rows, &n, &e), 0);
+        for (size_t i = 0; i < n; i++)
+            exec_row_done(&rows[i]);
+        free(rows);
+        if (n > LIMIT_EXECS_KEPT && now_mono_ms() > deadline - 5000) {
+            x[0] = world_start(&w, true, false, &stream[0]);    /* gives the worker a reason */
+            guestpeer_exit(&w.peer, stream[0], EXIT_CODE, 0, 0, 0);
+            exec_unref(x[0]);
+        }
+    } while (n > LIMIT_EXECS_KEPT && now_mono_ms() < deadline);
+    ASSERT_EQ(n, (size_t)LIMIT_EXECS_KEPT);
+    world_done(&w);
+}
+
+TEST(bad_requests)
+{
+    struct world w;
+    static const char *const empty[] = { "", NULL };
+    static const char *const none[] = { NULL };
+    struct start s;
+    world_begin(&w);
+    start_begin(&s, &w, true, false, empty);
+    ASSERT_EQ(start_end(&s), -1);
+    ASSERT_EQ(s.e.code, ERR_FIELD_INVALID);
+    start_begin(&s, &w, true, false, none);
+    ASSERT_EQ(start_end(&s), -1);
+    ASSERT_EQ(s.e.code, ERR_FIELD_INVALID);
+    char *big = malloc(LIMIT_ARG_BYTES);
+    memset(big, 'x', LIMIT_ARG_BYTES - 1);
+    big[LIMIT_ARG_BYTES - 1] = '\0';
+    const char *const much[] = { "prog", big, big, big, NULL };
+    start_begin(&s, &w, true, false, much);
+    ASSERT_EQ(start_end(&s), -1);
+    ASSERT_EQ(s.e.code, ERR_TOO_LARGE);
+    free(big);
+    world_done(&w);
+}
+
+TEST(an_exec_nobody_comes_for_is_ended)
+{
+    struct world w;
+    struct err e = ERR_INIT;
+    uint32_t a, b, c;
+    world_init(&w);
+    w.attach_ms = 300;
+    world_open(&w);
+    world_ready(&w);
+    struct exec *x = world_start(&w, false, false, &a), *y = world_start(&w, true, false, &b);
+    struct exec *z = world_start(&w, false, false, &c);
+    struct exec_reader *r = NULL;
+    ASSERT_OK(exec_attach(z, 0, 0, &r, &e), e);
+    exec_detach(r);             /* once is enough; what comes then its caller decides */
+    ASSERT_TRUE(guestpeer_expect(&w.peer, FRAME_END, 5000));
+    ASSERT_EQ(w.peer.frame.stream, a);
+    ASSERT_FALSE(guestpeer_expect(&w.peer, FRAME_END, 600));
+    exec_unref(x);
+    exec_unref(y);
+    exec_unref(z);
+    world_done(&w);
+}
+
+TEST(output_that_is_promised_and_never_comes)
+{
+    struct world w;
+    struct err e = ERR_INIT;
+    uint32_t a, b;
+    world_init(&w);
+    w.stall_ms = 300;
+    world_open(&w);
+    world_ready(&w);
+    struct exec *x = world_start(&w, true, false, &a), *y = world_start(&w, true, false, &b);
+    struct exec_reader *r = NULL;
+    ASSERT_OK(exec_attach(y, 0, 0, &r, &e), e);
+    guestpeer_exit(&w.peer, a, EXIT_CODE, 6, UINT64_MAX, UINT64_MAX);
+    /* the other one has a reader that does not read: its guest waits with reason */
+    world_pour(&w, b, 1, 0, LIMIT_WINDOW);
+    guestpeer_exit(&w.peer, b, EXIT_CODE, 0, LIMIT_WINDOW + 10, 0);
+    ASSERT_EQ(exec_wait(x, deadline_in(5000), &e), 1);
+    ASSERT_TRUE(world_row_ended(&w, exec_id(x), EXIT_CODE, 6));
+    ASSERT_EQ(exec_wait(y, deadline_in(700), &e), 0);
+    static uint8_t buf[65536];
+    uint64_t lost, got = 0;
+    int fd;
+    bool ended;
+    while (got < LIMIT_WINDOW)
+        got += (uint64_t)world_take(r, buf, sizeof(buf), &fd, &lost, &ended);
+    world_pour(&w, b, 1, LIMIT_WINDOW, 10);
+    ASSERT_EQ(exec_wait(y, deadline_in(5000), &e), 1);
+    exec_detach(r);
+    exec_unref(x);
+    exec_unref(y);
+    world_done(&w);
+}
