@@ -88,10 +88,11 @@ size_t frame_encode(uint8_t *out, uint32_t epoch, enum frame_type type, uint8_t 
 /* Incremental decoder with a fixed buffer of its own; no allocation. */
 struct frame_decoder {
     uint32_t epoch;          /* 0: take the epoch of the first HELLO (guest); else only this one */
+    bool adopt;              /* the guest: a HELLO may bring a new epoch */
     bool hunting;
     uint64_t skipped;        /* bytes thrown away while hunting, for the log */
     uint64_t resyncs;        /* times it lost the thread */
-    size_t have;
+    size_t have, done;       /* bytes in buf, and those of the frame handed out */
     uint8_t buf[FRAME_OVERHEAD + LIMIT_FRAME];
 };
 void frame_decoder_init(struct frame_decoder *d, uint32_t epoch);
