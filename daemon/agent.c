@@ -2,8 +2,8 @@
  *
  * Theory of operation. One agent walks through the states of agent_priv.h on the event thread:
  *
- *     CONNECTING --connect--> HELLO --guest's HELLO--> SYNCING --its SESSIONs--> OPEN --READY--> READY
- *                               ^________________________________________________|
+ *     CONNECTING --connect--> HELLO --its HELLO--> SYNCING --its SESSIONs--> OPEN --READY--> READY
+ *                               ^_____________________________________________________________|
  *                                 the decoder lost the thread, or the guest fell silent
  *
  * and to CLOSED from everywhere. Going back to HELLO takes a new epoch, so that frames of before
@@ -28,27 +28,27 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#define CONNECT_RETRY_MS 25
-#define HELLO_FIRST_MS 100
-#define HELLO_LATER_MS 250
-#define HELLO_LAST_MS 1000
-#define SYNC_MS 10000
+#define CONNECT_RETRY_MS  25
+#define HELLO_FIRST_MS    100
+#define HELLO_LATER_MS    250
+#define HELLO_LAST_MS     1000
+#define SYNC_MS           10000
 #define GREET_BACKOFF_MAX 5000
-#define TIME_EVERY_MS 60000
-#define PING_EVERY_MS 15000
-#define SILENT_MS 60000
-#define SESSIONS_MAX 1024
-#define CHUNK_MAX (64 * 1024)
-#define CHUNK_MIN (4 * 1024)
-#define FRAMES_PER_TURN 512
-#define JUNK_PER_S (512 * 1024)
-#define JUNK_FRAME 256          /* what a frame without sense counts, on top of its length */
-#define JUNK_PING 64
-#define JUNK_SMALL 8            /* small frames cost more than they carry: 65536 a second will do */
-#define SMALL_FRAME 64
-#define REST_FIRST_MS 100
-#define REST_MAX_MS 2000
-#define LOG_PER_S (64 * 1024)
+#define TIME_EVERY_MS     60000
+#define PING_EVERY_MS     15000
+#define SILENT_MS         60000
+#define SESSIONS_MAX      1024
+#define CHUNK_MAX         (64 * 1024)
+#define CHUNK_MIN         (4 * 1024)
+#define FRAMES_PER_TURN   512
+#define JUNK_PER_S        (512 * 1024)
+#define JUNK_FRAME        256 /* what a frame without sense counts, on top of its length */
+#define JUNK_PING         64
+#define JUNK_SMALL        8 /* small frames cost more than they carry: 65536 a second will do */
+#define SMALL_FRAME       64
+#define REST_FIRST_MS     100
+#define REST_MAX_MS       2000
+#define LOG_PER_S         (64 * 1024)
 
 static void complain(struct agent *a, const char *what)
 {
@@ -143,8 +143,9 @@ static void send_hello(struct agent *a)
     int unread = 0;
     if (a->q_len == 0 && (ioctl(a->fd, SIOCOUTQ, &unread) < 0 || unread == 0))
         (void)agent_queue_locked(a, FRAME_HELLO, 0, 0, version, (uint32_t)w.len);
-    int ms = age < 2000 ? HELLO_FIRST_MS : age < DEADLINE_GUEST_HELLO ? HELLO_LATER_MS
-                                                                      : HELLO_LAST_MS;
+    int ms = age < 2000                   ? HELLO_FIRST_MS
+             : age < DEADLINE_GUEST_HELLO ? HELLO_LATER_MS
+                                          : HELLO_LAST_MS;
     tick_in_locked(a, ms);
     pthread_mutex_unlock(&a->lock);
 }
@@ -178,7 +179,7 @@ static void send_config(struct agent *a)
     size_t len = 0;
     struct err e = ERR_INIT;
     if (encode_config(a, buf, sizeof(buf), &len, &e) < 0)
-        return;                 /* agent_open() has tried it */
+        return; /* agent_open() has tried it */
     pthread_mutex_lock(&a->lock);
     a->config_sent = agent_queue_locked(a, FRAME_CONFIG, 0, 0, buf, (uint32_t)len) == 0;
     pthread_mutex_unlock(&a->lock);
@@ -210,7 +211,7 @@ static void in_step(struct agent *a)
 static bool take_hello(struct agent *a, const struct frame *f)
 {
     if (state_now(a) != AGENT_HELLO)
-        return false;           /* the answer to a hello we repeated */
+        return false; /* the answer to a hello we repeated */
     struct wire_in w = { .p = f->payload, .left = f->len };
     uint32_t version = wire_get_u32(&w), len;
     if (!w.bad && version != FRAME_VERSION) {
@@ -455,7 +456,7 @@ static void on_rest(void *arg)
 static void try_connect(struct agent *a)
 {
     struct sockaddr_un sa = { .sun_family = AF_UNIX };
-    memcpy(sa.sun_path, a->path, strlen(a->path));  /* agent_open() has checked the length */
+    memcpy(sa.sun_path, a->path, strlen(a->path)); /* agent_open() has checked the length */
     autoclose int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0 || connect(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0) {
         if (now_mono_ms() >= a->connect_until)

@@ -158,8 +158,8 @@ int agent_send(struct agent *a, enum frame_type type, uint8_t fd, uint32_t strea
             break;
         }
         if (!wait_locked(a, deadline)) {
-            rc = err_set(e, ERR_TIMEOUT, may ? "the guest does not read"
-                                             : "the guest does not answer");
+            rc = err_set(e, ERR_TIMEOUT,
+                         may ? "the guest does not read" : "the guest does not answer");
             break;
         }
     }

@@ -18,34 +18,34 @@
 #include <unistd.h>
 
 #define EVLOOP_BATCH 64
-#define NOT_QUEUED SIZE_MAX
+#define NOT_QUEUED   SIZE_MAX
 
 struct evsource {
-    struct evloop *loop;        /* borrowed */
-    int fd;                     /* borrowed; -1: a timer */
+    struct evloop *loop; /* borrowed */
+    int fd;              /* borrowed; -1: a timer */
     uint32_t events;
     bool in_epoll;
-    bool dead;                  /* removed: no callback any more */
+    bool dead; /* removed: no callback any more */
     evloop_io_fn io;
     evloop_timer_fn timer;
     void *arg;
     int64_t due_us;
-    size_t slot;                /* in the heap, NOT_QUEUED when disarmed */
-    struct evsource *next;      /* in the graveyard */
+    size_t slot;           /* in the heap, NOT_QUEUED when disarmed */
+    struct evsource *next; /* in the graveyard */
 };
 
 struct evloop {
     int epoll_fd;
     int wake_fd;
     pthread_t thread;
-    pthread_mutex_t lock;       /* the fields below and those of all sources */
-    pthread_cond_t idle;        /* a callback has returned */
+    pthread_mutex_t lock; /* the fields below and those of all sources */
+    pthread_cond_t idle;  /* a callback has returned */
     bool stop;
-    struct evsource *running;   /* whose callback runs now */
+    struct evsource *running; /* whose callback runs now */
     struct evsource *graveyard;
-    struct evsource **heap;     /* timers by due time; room for all `timers` */
+    struct evsource **heap; /* timers by due time; room for all `timers` */
     size_t heap_n, heap_cap, timers;
-    int64_t sleeps_until_us;    /* INT64_MAX: no timer; INT64_MIN: awake */
+    int64_t sleeps_until_us; /* INT64_MAX: no timer; INT64_MIN: awake */
 };
 
 static void heap_place(struct evloop *l, size_t i, struct evsource *s)
@@ -159,8 +159,9 @@ int evloop_add_fd(struct evloop *l, int fd, uint32_t epoll_events, evloop_io_fn 
     autofree struct evsource *s = calloc(1, sizeof(*s));
     if (!s)
         return err_nomem(e);
-    *s = (struct evsource){ .loop = l, .fd = fd, .io = fn, .arg = arg, .slot = NOT_QUEUED,
-                            .events = epoll_events };
+    *s = (struct evsource){
+        .loop = l, .fd = fd, .io = fn, .arg = arg, .slot = NOT_QUEUED, .events = epoll_events
+    };
     /* the event thread takes the lock before it calls, so *ret is there before the first event */
     pthread_mutex_lock(&l->lock);
     epoll_sync_locked(s, epoll_events);
@@ -276,7 +277,9 @@ static void *evloop_thread(void *arg)
         if (l->heap_n) {
             l->sleeps_until_us = l->heap[0]->due_us;
             int64_t left = l->sleeps_until_us - now_mono_us();
-            timeout = left <= 0 ? 0 : left > INT32_MAX ? INT32_MAX / 1000 : (int)((left + 999) / 1000);
+            timeout = left <= 0          ? 0
+                      : left > INT32_MAX ? INT32_MAX / 1000
+                                         : (int)((left + 999) / 1000);
         }
         pthread_mutex_unlock(&l->lock);
         int n = epoll_wait(l->epoll_fd, ev, EVLOOP_BATCH, timeout);

@@ -6,10 +6,10 @@
  * one on the table, so `x->table` is good as long as x is; the list's references do not, or the two
  * would keep each other for ever.
  */
-#include "daemon/exec_priv.h"
 #include "common/auto.h"
 #include "common/io.h"
 #include "common/name.h"
+#include "daemon/exec_priv.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -200,7 +200,8 @@ static void check_stall_locked(struct exec *x, int64_t now)
     if (x->phase != EXEC_EXITED)
         return;
     for (int i = 0; i < 2; i++) {
-        if (x->out[i].end < x->out[i].total && x->out[i].end < x->out[i].credit && x->table->in_step) {
+        if (x->out[i].end < x->out[i].total && x->out[i].end < x->out[i].credit &&
+            x->table->in_step) {
             if (now >= x->stall_at)
                 exec_finish_locked(x, (enum exit_how)x->row.how, x->row.value);
             else
@@ -293,7 +294,7 @@ int exec_table_new(const struct exec_deps *deps, const char *sandbox_id, int dir
     pthread_mutex_lock(&t->lock);
     rc = evloop_add_timer(deps->loop, -1, on_timer, t, &t->timer, e);
     if (rc == 0)
-        exec_arm_locked(t, 0);      /* looks at what was loaded */
+        exec_arm_locked(t, 0); /* looks at what was loaded */
     pthread_mutex_unlock(&t->lock);
     if (rc < 0) {
         table_free(t);
@@ -414,7 +415,11 @@ static int describe_locked(struct exec *x, struct api_exec *ret, struct err *e)
     bool ended = x->phase == EXEC_ENDED;
     bool lost = ended && x->row.how == EXIT_LOST;
     if (copy_str(&ret->id, x->row.id, e) < 0 || copy_str(&ret->sandbox, x->row.vm, e) < 0 ||
-        copy_str(&ret->state, lost ? "lost" : ended ? "exited" : "running", e) < 0 ||
+        copy_str(&ret->state,
+                 lost    ? "lost"
+                 : ended ? "exited"
+                         : "running",
+                 e) < 0 ||
         copy_str(&ret->user, x->row.user, e) < 0 ||
         copy_str(&ret->workdir, x->row.workdir, e) < 0 ||
         (ended && copy_str(&ret->end, end_names[x->row.how & 3], e) < 0) ||

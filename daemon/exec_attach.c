@@ -63,7 +63,7 @@ void exec_credit_locked(struct exec *x)
         struct exec_out *o = &x->out[i];
         uint64_t allowed = credit_base_locked(x, i) + LIMIT_WINDOW;
         if (allowed < o->credit)
-            allowed = o->credit;        /* what was given is not taken back */
+            allowed = o->credit; /* what was given is not taken back */
         if (!o->credit_again && allowed < o->credit + EXEC_CREDIT_STEP)
             continue;
         uint8_t payload[8];
@@ -250,7 +250,7 @@ static int64_t stdin_once(struct exec_reader *r, const uint8_t *data, size_t len
         x->in_eof = len == 0;
         r->stdin_waits = (size_t)n < len;
     } else {
-        x->in_again = true;             /* no room: the timer wakes us */
+        x->in_again = true; /* no room: the timer wakes us */
         exec_arm_locked(t, EXEC_RETRY_MS);
         n = 0;
     }

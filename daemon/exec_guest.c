@@ -5,13 +5,13 @@
  * against what we know, and what does not fit is dropped, counted and at most harms its own exec.
  *
  * After a handshake (a new daemon, or the ends lost each other) the guest names its sessions; each
- * is matched with ours: both know it: go on from the ends of the rings; only the guest: end it; only
- * we: it is lost. What it sent to nobody in between it sends again (RESUME); output that overlaps
- * what we have is skipped by the ring, output that does not join on is asked for again.
+ * is matched with ours: both know it: go on from the ends of the rings; only the guest: end it;
+ * only we: it is lost. What it sent to nobody in between it sends again (RESUME); output that
+ * overlaps what we have is skipped by the ring, output that does not join on is asked for again.
  */
-#include "daemon/exec_priv.h"
 #include "common/auto.h"
 #include "common/io.h"
+#include "daemon/exec_priv.h"
 #include <string.h>
 
 static void complain(struct exec_table *t, const struct exec *x, const char *what)
@@ -114,7 +114,7 @@ static bool take_data(struct exec *x, struct wire_in *w, uint8_t fd)
         return true;
     }
     if (offset + len <= o->end)
-        return true;            /* known already: it was asked for twice */
+        return true; /* known already: it was asked for twice */
     exec_hold(x);
     pthread_mutex_unlock(&t->lock);
     struct err e = ERR_INIT;
@@ -159,12 +159,12 @@ static bool take_exit(struct exec *x, struct wire_in *w)
     if (w->bad || how > EXIT_LOST)
         return false;
     if (x->phase == EXEC_ENDED) {
-        x->forgotten = false;       /* it has not heard that we know */
+        x->forgotten = false; /* it has not heard that we know */
         exec_push_forget_locked(x);
         return false;
     }
     if (x->phase == EXEC_EXITED)
-        return false;               /* the first word counts */
+        return false; /* the first word counts */
     x->phase = EXEC_EXITED;
     x->row.how = how;
     x->row.value = value;
@@ -182,7 +182,7 @@ static bool take_session(struct exec_table *t, struct exec *x, const struct fram
 {
     struct wire_in w = { .p = f->payload, .left = f->len };
     uint8_t state = wire_get_u8(&w);
-    (void)wire_get_u64(&w);         /* the ends it has produced: RESUME finds out */
+    (void)wire_get_u64(&w); /* the ends it has produced: RESUME finds out */
     (void)wire_get_u64(&w);
     uint64_t in = wire_get_u64(&w);
     if (w.bad || state > 1)
@@ -200,7 +200,7 @@ static bool take_session(struct exec_table *t, struct exec *x, const struct fram
     }
     x->named = true;
     if (x->phase == EXEC_STARTING && x->sent)
-        x->phase = EXEC_RUNNING;    /* its STARTED got lost */
+        x->phase = EXEC_RUNNING; /* its STARTED got lost */
     if (x->awaits_word)
         x->in_sent = in;
     else if (in < x->in_sent) {
@@ -249,7 +249,7 @@ static bool guest_frame(void *arg, const struct frame *f)
     } else if (f->type == FRAME_EXIT) {
         sense = take_exit(x, &w);
     } else if (f->type == FRAME_EOF) {
-        sense = true;               /* the exit says the same, for both streams */
+        sense = true; /* the exit says the same, for both streams */
     }
     pthread_mutex_unlock(&t->lock);
     return sense;

@@ -4,10 +4,10 @@
  * guest hears of the exec, so whatever it then says is about something known, also to the next
  * daemon; a row whose exec the guest never heard of is "lost" at the next handshake.
  */
-#include "daemon/exec_priv.h"
 #include "common/auto.h"
 #include "common/io.h"
 #include "common/name.h"
+#include "daemon/exec_priv.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -172,7 +172,7 @@ static void abandon(struct exec *x)
     x->end_grace = 0;
     exec_push_end_locked(x);
     if (x->failed.code != ERR_NONE)
-        exec_finish_locked(x, EXIT_LOST, 0);    /* the answer came at the last moment */
+        exec_finish_locked(x, EXIT_LOST, 0); /* the answer came at the last moment */
     pthread_mutex_unlock(&t->lock);
 }
 
@@ -194,7 +194,7 @@ static int start_listed(struct exec *x, struct agent *a, const uint8_t *buf, siz
         return 0;
     pthread_mutex_lock(&t->lock);
     bool none = x->failed.code != ERR_NONE || t->closed;
-    bool stays = t->released;       /* the next daemon finds it by its row */
+    bool stays = t->released; /* the next daemon finds it by its row */
     pthread_mutex_unlock(&t->lock);
     if (none)
         forget(x, true);

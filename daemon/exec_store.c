@@ -4,9 +4,9 @@
  * for the disk; only then is the guest told to forget it. So a crash anywhere in between finds the
  * exit again in the guest's SESSION frames.
  */
-#include "daemon/exec_priv.h"
 #include "common/auto.h"
 #include "common/io.h"
+#include "daemon/exec_priv.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -76,7 +76,7 @@ static int load_one(struct exec_table *t, struct exec_row *row, struct err *e)
         x->held = true;
         x->attach_by = now_mono_ms() + t->deps.attach_ms;
     }
-    int rc = exec_list_add_locked(t, x, e);     /* nobody else knows the table yet */
+    int rc = exec_list_add_locked(t, x, e); /* nobody else knows the table yet */
     exec_drop(x);
     return rc;
 }
@@ -108,7 +108,8 @@ int exec_load(struct exec_table *t, struct err *e)
 }
 
 /* The next exec whose row has to be written, as a copy whose strings are x's; NULL: none. */
-static struct exec *next_dirty(struct exec_table *t, struct exec_row *ret_row, unsigned *ret_version)
+static struct exec *next_dirty(struct exec_table *t, struct exec_row *ret_row,
+                               unsigned *ret_version)
 {
     struct exec *found = NULL;
     pthread_mutex_lock(&t->lock);
@@ -175,7 +176,7 @@ static void store_job(void *ctx, const char *id, const char *detail)
     (void)id;
     (void)detail;
     pthread_mutex_lock(&t->lock);
-    t->posted = false;      /* what becomes dirty from here on is posted again */
+    t->posted = false; /* what becomes dirty from here on is posted again */
     pthread_mutex_unlock(&t->lock);
     while (!failed && (x = next_dirty(t, &row, &version))) {
         failed = store_exec_update(t->deps.store, &row, &e) < 0;

@@ -19,23 +19,23 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define RING_MAGIC 0x676e697258425331ULL
+#define RING_MAGIC   0x676e697258425331ULL
 #define RING_VERSION 1
-#define DATA_AT 64
-#define SLACK 32768
+#define DATA_AT      64
+#define SLACK        32768
 
-struct ring_header {            /* host byte order: the file never leaves the host */
+struct ring_header { /* host byte order: the file never leaves the host */
     uint64_t magic;
     uint64_t version;
     uint64_t size;
-    uint64_t end;               /* the only member that changes */
+    uint64_t end; /* the only member that changes */
 };
 
 struct ring {
     int fd;
-    size_t size;                /* what readers may see */
+    size_t size; /* what readers may see */
     size_t circle;
-    pthread_mutex_t lock;       /* end, and the bytes it counts */
+    pthread_mutex_t lock; /* end, and the bytes it counts */
     uint64_t end;
 };
 

@@ -22,14 +22,27 @@ static void add_sandbox(struct world *w)
 {
     struct err e = ERR_INIT;
     struct image_row image = {
-        .digest = "sha256:00", .name = (char *)"debian", .variant = (char *)"debian",
-        .os = (char *)"os", .kernel = (char *)"k", .recipe = (char *)"r", .created_at = 1,
+        .digest = "sha256:00",
+        .name = (char *)"debian",
+        .variant = (char *)"debian",
+        .os = (char *)"os",
+        .kernel = (char *)"k",
+        .recipe = (char *)"r",
+        .created_at = 1,
     };
     need(store_image_insert(w->store, &image, &e), &e, "image");
     struct vm_row vm = {
-        .id = WORLD_ID, .name = (char *)"box", .groups = (char *)"", .state = VM_RUNNING,
-        .image_name = (char *)"debian", .image_digest = (char *)"sha256:00", .cpus = 1,
-        .memory = 1, .disk = 1, .machine = (char *)"microvm", .created_at = 1,
+        .id = WORLD_ID,
+        .name = (char *)"box",
+        .groups = (char *)"",
+        .state = VM_RUNNING,
+        .image_name = (char *)"debian",
+        .image_digest = (char *)"sha256:00",
+        .cpus = 1,
+        .memory = 1,
+        .disk = 1,
+        .machine = (char *)"microvm",
+        .created_at = 1,
     };
     need(store_vm_insert(w->store, &vm, &e), &e, "sandbox");
 }
@@ -65,14 +78,18 @@ void world_open(struct world *w)
 {
     struct err e = ERR_INIT;
     struct exec_deps deps = {
-        .store = w->store, .worker = w->worker, .loop = w->loop,
-        .attach_ms = w->attach_ms, .stall_ms = w->stall_ms,
+        .store = w->store,
+        .worker = w->worker,
+        .loop = w->loop,
+        .attach_ms = w->attach_ms,
+        .stall_ms = w->stall_ms,
     };
     struct exec_hooks hooks = { on_log, on_closed, w };
     struct guest_config config = { .hostname = "box" };
     need(exec_table_new(&deps, WORLD_ID, w->peer.dir_fd, &hooks, &w->table, &e), &e, "table");
-    need(agent_open(w->loop, WORLD_ID, w->socket, &config, &exec_agent_ops, w->table, &w->agent,
-                    &e), &e, "agent");
+    need(
+        agent_open(w->loop, WORLD_ID, w->socket, &config, &exec_agent_ops, w->table, &w->agent, &e),
+        &e, "agent");
     exec_table_set_agent(w->table, w->agent);
 }
 
@@ -160,7 +177,7 @@ void world_begin(struct world *w)
 
 /* Waits for the reader's descriptor and reads one piece. */
 int64_t world_take(struct exec_reader *r, void *buf, size_t cap, int *fd, uint64_t *lost,
-                    bool *ended)
+                   bool *ended)
 {
     struct err e = ERR_INIT;
     for (;;) {

@@ -28,7 +28,7 @@ struct link {
     unsigned frames, sessions, synced, closed, logs, hellos;
     uint64_t data_bytes;
     bool close_in_callback;
-    bool deny;              /* call every frame senseless */
+    bool deny; /* call every frame senseless */
 };
 
 static unsigned get(const unsigned *p)
@@ -76,7 +76,10 @@ static void on_log(void *arg, int level, const char *text, size_t len)
 }
 
 static const struct agent_ops ops = {
-    .frame = on_frame, .synced = on_synced, .closed = on_closed, .log = on_log,
+    .frame = on_frame,
+    .synced = on_synced,
+    .closed = on_closed,
+    .log = on_log,
 };
 static const char *const config_env[] = { "A=1", "B=two", NULL };
 static const struct guest_config config = { .hostname = "box", .env = config_env };
@@ -88,8 +91,8 @@ static void setup(struct link *l)
     log_init("test", LOG_CRIT);
     guestpeer_init(&l->peer);
     ASSERT_EQ(evloop_new(&l->loop, &e), 0);
-    ASSERT_EQ(agent_open(l->loop, "0123456789abcdef", l->peer.path, &config, &ops, l, &l->agent,
-                         &e), 0);
+    ASSERT_EQ(
+        agent_open(l->loop, "0123456789abcdef", l->peer.path, &config, &ops, l, &l->agent, &e), 0);
 }
 
 static void teardown(struct link *l)
@@ -415,7 +418,8 @@ static void flood_beside_honest(size_t kind, bool deny)
     good = (struct link){ .loop = bad.loop };
     guestpeer_init(&good.peer);
     ASSERT_EQ(agent_open(bad.loop, "fedcba9876543210", good.peer.path, &config, &ops, &good,
-                         &good.agent, &e), 0);
+                         &good.agent, &e),
+              0);
     guestpeer_greet(&good.peer, true, NULL, 0);
     ASSERT_EQ(agent_wait_ready(good.agent, deadline_in(5000), &e), 0);
     struct flooder f = { &bad, kind };
@@ -480,7 +484,7 @@ TEST(garbage_is_read_ever_more_rarely)
         taken += got;
         if (got < n)
             nap(1);
-        if (got % 24)           /* keep whole frames together */
+        if (got % 24) /* keep whole frames together */
             while (got % 24) {
                 size_t more = guestpeer_push(&l.peer, block + got, 24 - got % 24);
                 got += more;
@@ -520,7 +524,7 @@ TEST(sessions_promised_and_not_sent)
     wire_put_u32(&w, FRAME_VERSION);
     wire_put_str(&w, "v");
     wire_put_str(&w, "b");
-    wire_put_u32(&w, 1000000);          /* more than anybody can have: no hello at all */
+    wire_put_u32(&w, 1000000); /* more than anybody can have: no hello at all */
     wire_put_u8(&w, 1);
     guestpeer_send(&l.peer, FRAME_HELLO, 0, 0, buf, w.len);
     ASSERT_EQ(agent_wait_ready(l.agent, deadline_in(200), &e), -1);
@@ -540,10 +544,11 @@ TEST(storm_of_connections)
         agent_close(l.agent);
         agent_unref(l.agent);
         guestpeer_hangup(&l.peer);
-        ASSERT_EQ(agent_open(l.loop, "0123456789abcdef", l.peer.path, &config, &ops, &l, &l.agent,
-                             &e), 0);
+        ASSERT_EQ(
+            agent_open(l.loop, "0123456789abcdef", l.peer.path, &config, &ops, &l, &l.agent, &e),
+            0);
         if (i % 3 == 0)
-            continue;               /* closed before it has connected */
+            continue; /* closed before it has connected */
         guestpeer_accept(&l.peer, 5000);
         if (i % 3 == 1)
             guestpeer_hangup(&l.peer);

@@ -19,10 +19,10 @@ struct box {
     struct evloop *loop;
     struct evsource *src;
     int fd;
-    int done_fd;            /* eventfd: counts what happened */
+    int done_fd; /* eventfd: counts what happened */
     int calls;
     int order[8];
-    int hold_ms;            /* a callback takes so long */
+    int hold_ms; /* a callback takes so long */
     int inside;
     bool self;
 };
@@ -141,7 +141,7 @@ TEST(timers_fire_in_order_and_once)
         t[i] = (struct tick){ .box = &b, .number = ms[i] };
         ASSERT_EQ(evloop_add_timer(b.loop, ms[i] * 3, on_tick, &t[i], &s[i], &e), 0);
     }
-    evloop_timer_set(s[0], -1);     /* disarmed: 90 never comes */
+    evloop_timer_set(s[0], -1); /* disarmed: 90 never comes */
     nap(600);
     for (int i = 0; i < 5; i++)
         evloop_remove(s[i]);

@@ -110,10 +110,16 @@ TEST(requests_arrive_as_they_were_made_in_parts)
 
 TEST(failures_to_start_are_told_apart_and_leave_nothing)
 {
-    static const struct { uint8_t kind; uint32_t sys; enum err_code code; const char *text; } t[] = {
+    static const struct {
+        uint8_t kind;
+        uint32_t sys;
+        enum err_code code;
+        const char *text;
+    } t[] = {
         { EXEC_FAIL_NOT_FOUND, 2, ERR_COMMAND_NOT_FOUND, "prog: command not found" },
         { EXEC_FAIL_NOT_EXEC, 13, ERR_COMMAND_NOT_EXEC, "prog: Permission denied" },
-        { EXEC_FAIL_WORKDIR, 2, ERR_INVALID, "working directory '/workspace': No such file or directory" },
+        { EXEC_FAIL_WORKDIR, 2, ERR_INVALID,
+          "working directory '/workspace': No such file or directory" },
         { EXEC_FAIL_USER, 0, ERR_INVALID, "there is no user 'agent' in the sandbox" },
         { EXEC_FAIL_RESOURCE, 11, ERR_GUEST, NULL },
         { 200, 99999, ERR_GUEST, NULL },
@@ -301,7 +307,7 @@ TEST(input_waits_for_credit_and_ends)
     ASSERT_TRUE(guestpeer_expect(&w.peer, FRAME_DATA, 5000));
     ASSERT_EQ(guestpeer_got_u64(&w.peer, 0), 0u);
     ASSERT_EQ(w.peer.frame.len, 12u);
-    guestpeer_u64(&w.peer, FRAME_CREDIT, stream, 0, 2);      /* backwards: no news */
+    guestpeer_u64(&w.peer, FRAME_CREDIT, stream, 0, 2); /* backwards: no news */
     guestpeer_u64(&w.peer, FRAME_CREDIT, stream, 0, 1000);
     int64_t n = 0, deadline = deadline_in(5000);
     while ((n = exec_stdin(r, "456789", 6, &e)) == 0 && now_mono_ms() < deadline)
@@ -470,7 +476,7 @@ TEST(a_guest_that_goes_loses_its_execs)
     uint32_t a, b;
     world_begin(&w);
     struct exec *x = world_start(&w, true, true, &a), *y = world_start(&w, true, false, &b);
-    guestpeer_exit(&w.peer, b, EXIT_CODE, 5, 1000, 0);      /* its output never comes */
+    guestpeer_exit(&w.peer, b, EXIT_CODE, 5, 1000, 0); /* its output never comes */
     struct waiter t = { .x = x, .e = ERR_INIT };
     ASSERT_EQ(pthread_create(&t.thread, NULL, wait_thread, &t), 0);
     static const char *const argv[] = { "prog", NULL };
@@ -603,7 +609,7 @@ TEST(losing_the_thread_in_the_middle_loses_no_output)
     struct exec *x = world_start(&w, true, false, &a);
     world_pour(&w, a, 1, 0, 1000);
     guestpeer_raw(&w.peer, "noise noise noise noise noise noise", 35);
-    world_pour(&w, a, 1, 1000, 1000);             /* into the void */
+    world_pour(&w, a, 1, 1000, 1000); /* into the void */
     struct guestsession s[] = { { .stream = a, .out = 2000 } };
     uint32_t epoch = w.peer.dec.epoch;
     while (w.peer.dec.epoch == epoch)

@@ -80,8 +80,9 @@ static void *bridge_thread(void *arg)
             b->conn = -1;
             b->to_daemon.have = b->to_guest.have = 0;
         }
-        if (!guest && recv(b->guest_fd, b, 1, MSG_DONTWAIT | MSG_PEEK) == 0)
-            break;                      /* the guest itself is gone */
+        char peek;
+        if (!guest && recv(b->guest_fd, &peek, 1, MSG_DONTWAIT | MSG_PEEK) == 0)
+            break; /* the guest itself is gone */
     }
     fd_close(b->conn);
     return NULL;
@@ -125,7 +126,9 @@ static void begin(struct box *b)
     world_init(&b->w);
     int pair[2];
     ASSERT_SYS(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair));
-    b->bridge = (struct bridge){ .listen_fd = b->w.peer.listen_fd, .guest_fd = pair[0], .conn = -1,
+    b->bridge = (struct bridge){ .listen_fd = b->w.peer.listen_fd,
+                                 .guest_fd = pair[0],
+                                 .conn = -1,
                                  .stop_fd = eventfd(0, EFD_CLOEXEC) };
     b->pid = spawn_agent(path, pair[1]);
     close(pair[1]);
@@ -165,9 +168,14 @@ static int run(struct box *b, const struct want *want, const char *script, struc
     static const struct want none;
     const struct want *o = want ? want : &none;
     struct api_exec_req req = {
-        .workdir = (char *)(o->workdir ? o->workdir : "/"), .user = (char *)o->user,
-        .detach = o->detach, .stdin = o->stdin, .tty = o->tty, .timeout_ms = o->timeout_ms,
-        .rows = o->rows, .cols = o->cols,
+        .workdir = (char *)(o->workdir ? o->workdir : "/"),
+        .user = (char *)o->user,
+        .detach = o->detach,
+        .stdin = o->stdin,
+        .tty = o->tty,
+        .timeout_ms = o->timeout_ms,
+        .rows = o->rows,
+        .cols = o->cols,
     };
     ASSERT_OK(strv_add(&req.command, "/bin/sh", e), *e);
     ASSERT_OK(strv_add(&req.command, "-c", e), *e);
@@ -501,7 +509,7 @@ TEST_LIMIT(input_goes_on_after_a_restart, 120)
     struct exec_reader *r = must_attach(x, 0);
     uint64_t at = 0;
     uint64_t got = write_all(r, 160000, &at);
-    got = check_lines(r, got, 160000);      /* all of it has arrived and come back */
+    got = check_lines(r, got, 160000); /* all of it has arrived and come back */
     ASSERT_EQ(got, 160000);
     drop(r, x);
     restart(&b);
@@ -530,8 +538,9 @@ TEST(signals_reach_the_command)
     char buf[100];
     int fd;
     begin(&b);
-    struct exec *x = must_run(&b, NULL, "trap 'echo got; exit 9' TERM; echo ready; "
-                                        "while :; do sleep 0.05; done");
+    struct exec *x = must_run(&b, NULL,
+                              "trap 'echo got; exit 9' TERM; echo ready; "
+                              "while :; do sleep 0.05; done");
     struct exec_reader *r = must_attach(x, 0);
     ASSERT_EQ(piece(r, buf, sizeof(buf), &fd), 6);
     ASSERT_OK(exec_signal(x, SIGTERM, &e), e);
@@ -559,8 +568,13 @@ TEST(time_runs_out)
 TEST(an_abandoned_command_is_hung_up_then_killed)
 {
     struct box b;
+    char buf[10];
+    int fd;
     begin(&b);
-    struct exec *x = must_run(&b, NULL, "sleep 60"), *y = must_run(&b, NULL, "trap '' HUP; sleep 60");
+    struct exec *x = must_run(&b, NULL, "sleep 60");
+    struct exec *y = must_run(&b, NULL, "trap '' HUP; echo ready; sleep 60");
+    struct exec_reader *r = must_attach(y, 0);
+    ASSERT_EQ(piece(r, buf, sizeof(buf), &fd), 6);
     int64_t before = now_mono_ms();
     exec_end(x);
     exec_end(y);
@@ -568,7 +582,7 @@ TEST(an_abandoned_command_is_hung_up_then_killed)
     ASSERT_LT(now_mono_ms() - before, DEADLINE_END_GRACE);
     check_end(y, "signal", 128 + SIGKILL);
     exec_unref(x);
-    exec_unref(y);
+    drop(r, y);
     finish(&b);
 }
 

@@ -100,13 +100,18 @@ static void say(struct guestpeer *p, uint32_t stream, unsigned *seed)
     static uint8_t data[2000];
     unsigned a = next(seed) % 4096, n = next(seed) % sizeof(data);
     switch (next(seed) % 16) {
-    case 0: case 1: case 2: case 3:
+    case 0:
+    case 1:
+    case 2:
+    case 3:
         guestpeer_started(p, stream, a);
         break;
     case 4:
         guestpeer_failed(p, stream, a % 140, (uint8_t)(a % 8), "because");
         break;
-    case 5: case 6: case 7:
+    case 5:
+    case 6:
+    case 7:
         guestpeer_data(p, stream, (uint8_t)(1 + a % 2), 0, data, n);
         break;
     case 8:
@@ -115,7 +120,8 @@ static void say(struct guestpeer *p, uint32_t stream, unsigned *seed)
     case 9:
         guestpeer_u64(p, FRAME_CREDIT, stream, (uint8_t)(a % 3), a);
         break;
-    case 10: case 11:
+    case 10:
+    case 11:
         guestpeer_exit(p, stream, (uint8_t)(a % 5), a, a % 3 ? 0 : n, 0);
         break;
     case 12:
@@ -151,7 +157,8 @@ static void guest(struct chaos *c, int ms, unsigned seed)
                 struct guestsession s[16];
                 size_t k = next(&seed) % 16;
                 for (size_t i = 0; i < k; i++)
-                    s[i] = (struct guestsession){ .stream = known[i], .state = next(&seed) % 2,
+                    s[i] = (struct guestsession){ .stream = known[i],
+                                                  .state = next(&seed) % 2,
                                                   .in = next(&seed) % 50 };
                 guestpeer_answer(p, true, s, k);
             }

@@ -47,7 +47,7 @@ TEST(only_so_many_run_and_only_so_many_are_kept)
             exec_row_done(&rows[i]);
         free(rows);
         if (n > LIMIT_EXECS_KEPT && now_mono_ms() > deadline - 5000) {
-            x[0] = world_start(&w, true, false, &stream[0]);    /* gives the worker a reason */
+            x[0] = world_start(&w, true, false, &stream[0]); /* gives the worker a reason */
             guestpeer_exit(&w.peer, stream[0], EXIT_CODE, 0, 0, 0);
             exec_unref(x[0]);
         }
@@ -93,7 +93,7 @@ TEST(an_exec_nobody_comes_for_is_ended)
     struct exec *z = world_start(&w, false, false, &c);
     struct exec_reader *r = NULL;
     ASSERT_OK(exec_attach(z, 0, 0, &r, &e), e);
-    exec_detach(r);             /* once is enough; what comes then its caller decides */
+    exec_detach(r); /* once is enough; what comes then its caller decides */
     ASSERT_TRUE(guestpeer_expect(&w.peer, FRAME_END, 5000));
     ASSERT_EQ(w.peer.frame.stream, a);
     ASSERT_FALSE(guestpeer_expect(&w.peer, FRAME_END, 600));

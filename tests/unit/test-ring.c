@@ -108,8 +108,8 @@ TEST(known_bytes_are_skipped_and_gaps_refused)
     int fd = open_dir();
     struct ring *r = open_ring(fd);
     put(r, 0, 1000);
-    ASSERT_EQ(ring_write(r, 0, "XXXX", 4, &e), 0);          /* not taken a second time */
-    put(r, 500, 1000);                                      /* half known, half new */
+    ASSERT_EQ(ring_write(r, 0, "XXXX", 4, &e), 0); /* not taken a second time */
+    put(r, 500, 1000);                             /* half known, half new */
     put(r, 1500, 0);
     ASSERT_EQ(ring_end(r), 1500u);
     check_all(r, 0, 0);
@@ -178,7 +178,7 @@ TEST(foreign_or_damaged_files_are_refused)
     ASSERT_EQ(ring_open(fd, "short", SIZE, &r, &e), -1);
     e = ERR_INIT;
     ring_free(open_ring(fd));
-    ASSERT_EQ(ring_open(fd, "r.out", SIZE * 2, &r, &e), -1);   /* made for another size */
+    ASSERT_EQ(ring_open(fd, "r.out", SIZE * 2, &r, &e), -1); /* made for another size */
     struct stat st;
     ASSERT_EQ(fstatat(fd, "r.out", &st, 0), 0);
     ASSERT_EQ(st.st_mode & 07777, 0600u);
