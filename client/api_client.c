@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * Every connection is made by host_connect() and given to libcurl as already connected, so that a
- * socket, an ssh and their failures look the same; the Unix socket path libcurl is told keeps it
- * from looking up names and from using a proxy.
+ * libcurl is told of a Unix socket, which keeps it from looking up names and from using a proxy; the
+ * address it really connects to comes from host_dial_prepare(), so that a socket, an ssh and their
+ * failures look the same.
  */
 #include "client/api_client.h"
 #include "client/progress.h"
@@ -11,6 +11,7 @@
 #include "common/io.h"
 #include "common/limits.h"
 #include "common/name.h"
+#include <assert.h>
 #include <curl/curl.h>
 #include <signal.h>
 #include <string.h>
@@ -26,6 +27,7 @@ struct client {
     struct curl_slist *json_headers;
     /* of the request that runs */
     struct app *app;
+    struct host_dial dial;
     struct err connect_error;
     struct sbuf body;
     const struct call *call;
@@ -45,6 +47,7 @@ void client_free(struct client *c)
         curl_multi_cleanup(c->multi);
     curl_slist_free_all(c->json_headers);
     sbuf_done(&c->body);
+    host_dial_done(&c->dial);
     free(c);
 }
 
@@ -97,21 +100,17 @@ void url_query(struct sbuf *b, const char *key, const char *value)
 static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
 {
     struct client *c = arg;
-    int fd = -1;
 
     (void)purpose;
-    (void)address;
-    if (host_connect(&c->app->host, &fd, &c->connect_error) < 0)
+    /* libcurl keeps a sockaddr_storage here, and lets the callback change what is in it. */
+    static_assert(sizeof(c->dial.address) <= sizeof(struct sockaddr_storage), "address fits");
+    host_dial_done(&c->dial);
+    if (host_dial_prepare(&c->app->host, &c->dial, &c->connect_error) < 0)
         return CURL_SOCKET_BAD;
-    return fd;
-}
-
-static int already_connected(void *arg, curl_socket_t fd, curlsocktype purpose)
-{
-    (void)arg;
-    (void)fd;
-    (void)purpose;
-    return CURL_SOCKOPT_ALREADY_CONNECTED;
+    address->family = AF_UNIX;
+    address->addrlen = c->dial.len;
+    memcpy(&address->addr, &c->dial.address, c->dial.len);
+    return socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 }
 
 static size_t take_body(char *data, size_t size, size_t n, void *arg)
@@ -170,6 +169,7 @@ static int app_client(struct app *app, struct client **ret, struct err *e)
     if (!c)
         return err_nomem(e);
     c->app = app;
+    c->dial.hold = -1;
     c->multi = curl_multi_init();
     c->easy = curl_easy_init();
     c->json_headers = curl_slist_append(NULL, "Content-Type: application/json");
@@ -211,7 +211,6 @@ static void set_up(struct client *c, const struct call *call, const char *url,
     curl_easy_setopt(h, CURLOPT_UNIX_SOCKET_PATH, "/sandboxd");     /* never opened: see above */
     curl_easy_setopt(h, CURLOPT_OPENSOCKETFUNCTION, open_socket);
     curl_easy_setopt(h, CURLOPT_OPENSOCKETDATA, c);
-    curl_easy_setopt(h, CURLOPT_SOCKOPTFUNCTION, already_connected);
     curl_easy_setopt(h, CURLOPT_PROXY, "");
     curl_easy_setopt(h, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
     curl_easy_setopt(h, CURLOPT_NOSIGNAL, 1L);
@@ -258,8 +257,11 @@ static int run_transfer(struct client *c, const struct call *call)
         if (result >= 0)
             break;
         progress_tick(&progress);
-        curl_multi_poll(c->multi, NULL, 0, call->flags & CALL_SLOW ? SLOW_POLL_MS : GIVE_UP_POLL_MS,
-                        NULL);
+        struct curl_waitfd extra = { .fd = c->dial.hold, .events = CURL_WAIT_POLLIN };
+        curl_multi_poll(c->multi, &extra, c->dial.pending ? 1 : 0,
+                        call->flags & CALL_SLOW ? SLOW_POLL_MS : GIVE_UP_POLL_MS, NULL);
+        if (c->dial.pending && host_dial_accept(&c->app->host, &c->dial, &c->connect_error) < 0)
+            result = CURLE_COULDNT_CONNECT;
     }
     curl_multi_remove_handle(c->multi, c->easy);
     progress_end(&progress);
@@ -287,6 +289,12 @@ static int transfer_error(struct client *c, int result, struct err *e)
     if (c->sink_failed)
         return err_set(e, ERR_UNAVAILABLE, "cannot write the output");
     switch (result) {
+    case CURLE_COULDNT_CONNECT: {   /* without words for why: ask again */
+        autoclose int fd = -1;
+        if (c->app->host.kind == HOST_UNIX && host_connect(&c->app->host, &fd, e) < 0)
+            return -1;
+        return err_set(e, ERR_UNREACHABLE, "cannot reach sandboxd at %s", c->app->host.url);
+    }
     case CURLE_OPERATION_TIMEDOUT:
         err_set(e, ERR_TIMEOUT, "sandboxd at %s does not answer", c->app->host.url);
         return err_hint(e, "see 'journalctl -u sandboxd'");

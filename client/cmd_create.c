@@ -18,7 +18,7 @@ static int workspace_parse(const struct app *app, const char *given, struct api_
     autofree char *cwd = NULL;
     autosbuf struct sbuf b = SBUF(LIMIT_PATH);
 
-    if (len > 3 && (strcmp(given + len - 3, ":ro") == 0 || strcmp(given + len - 3, ":rw") == 0)) {
+    if (len >= 3 && (strcmp(given + len - 3, ":ro") == 0 || strcmp(given + len - 3, ":rw") == 0)) {
         ret->read_only = given[len - 1] == 'o';
         len -= 3;
     }

@@ -11,9 +11,7 @@
 #include <grp.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 
 /* The last ssh started, so that its end can explain a broken connection. */
@@ -169,30 +167,45 @@ static int unreachable(const char *path, int sys, struct err *e)
     }
 }
 
-static int connect_unix(const char *path, int *ret_fd, struct err *e)
+/* *ret_hold: the directory a path too long for an address is reached by; -1 for others. */
+static int unix_address(const char *path, struct sockaddr_un *ret, int *ret_hold, struct err *e)
 {
     struct sockaddr_un sa = { .sun_family = AF_UNIX };
-    autoclose int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    autoclose int dir = -1;
+    const char *base = strrchr(path, '/');
+    int hold = -1;
     int n = 0;
 
-    if (fd < 0)
-        return err_sys(e, ERR_INTERNAL, errno, "cannot make a socket");
     if (strlen(path) < sizeof(sa.sun_path)) {
         memcpy(sa.sun_path, path, strlen(path) + 1);
     } else {
-        /* Longer than a socket's address may be: reach the directory first. */
-        const char *base = strrchr(path, '/');
         autofree char *parent = strndup(path, (size_t)(base - path) + 1);
         if (!parent)
             return err_nomem(e);
-        dir = open(parent, O_PATH | O_DIRECTORY | O_CLOEXEC);
-        if (dir < 0)
+        hold = open(parent, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (hold < 0)
             return unreachable(path, errno, e);
-        n = snprintf(sa.sun_path, sizeof(sa.sun_path), "/proc/self/fd/%d%s", dir, base);
-        if (n < 0 || (size_t)n >= sizeof(sa.sun_path))
+        n = snprintf(sa.sun_path, sizeof(sa.sun_path), "/proc/self/fd/%d%s", hold, base);
+        if (n < 0 || (size_t)n >= sizeof(sa.sun_path)) {
+            fd_close(hold);
             return unreachable(path, ENAMETOOLONG, e);
+        }
     }
+    *ret = sa;
+    *ret_hold = hold;
+    return 0;
+}
+
+static int connect_unix(const char *path, int *ret_fd, struct err *e)
+{
+    struct sockaddr_un sa;
+    autoclose int fd = -1;
+    autoclose int hold = -1;
+
+    if (unix_address(path, &sa, &hold, e) < 0)
+        return -1;
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return err_sys(e, ERR_INTERNAL, errno, "cannot make a socket");
     while (connect(fd, (const struct sockaddr *)&sa, sizeof(sa)) < 0)
         if (errno != EINTR)
             return unreachable(path, errno, e);
@@ -277,30 +290,76 @@ static int ssh_arguments(const struct host *h, const char *program, struct strv 
     return strv_add(argv, sbuf_str(&remote), e);
 }
 
-static int connect_ssh(const struct host *h, int *ret_fd, struct err *e)
+/* `end` becomes stdin and stdout of ssh; borrowed. */
+static int start_ssh(const struct host *h, int end, struct err *e)
 {
     autostrv struct strv argv = STRV_INIT;
     autofree char *program = NULL;
-    int pair[2] = { -1, -1 };
 
     if (find_program("ssh", &program, e) < 0 || ssh_arguments(h, program, &argv, e) < 0)
         return -1;
+    const struct proc_spec spec = {
+        .argv = (const char *const *)argv.items,
+        .env = (const char *const *)environ,
+        .stdin_fd = end,
+        .stdout_fd = end,
+        .stderr_fd = STDERR_FILENO,
+        .prepare = ignore_sigint,
+    };
+    return proc_spawn(&spec, &ssh_pid, NULL, e);
+}
+
+static int connect_ssh(const struct host *h, int *ret_fd, struct err *e)
+{
+    int pair[2] = { -1, -1 };
+
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
         return err_sys(e, ERR_INTERNAL, errno, "cannot make a socket pair");
     autoclose int ours = pair[0];
     autoclose int theirs = pair[1];
-    struct proc_spec spec = {
-        .argv = (const char *const *)argv.items,
-        .env = (const char *const *)environ,
-        .stdin_fd = theirs,
-        .stdout_fd = theirs,
-        .stderr_fd = STDERR_FILENO,
-        .prepare = ignore_sigint,
-    };
-    if (proc_spawn(&spec, &ssh_pid, NULL, e) < 0)
+    if (start_ssh(h, theirs, e) < 0)
         return -1;
     *ret_fd = take_fd(&ours);
     return 0;
+}
+
+int host_dial_prepare(const struct host *h, struct host_dial *d, struct err *e)
+{
+    *d = (struct host_dial){ .len = sizeof(d->address), .hold = -1 };
+    if (h->kind == HOST_UNIX)
+        return unix_address(h->path, &d->address, &d->hold, e);
+    /* A name the kernel makes up, outside of any directory. Others could connect to it too, so
+     * host_dial_accept() asks who does. */
+    autoclose int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    const sa_family_t family = AF_UNIX;
+    if (fd < 0 || bind(fd, (const struct sockaddr *)(const void *)&family, sizeof(family)) < 0 ||
+        listen(fd, 4) < 0 || getsockname(fd, (struct sockaddr *)&d->address, &d->len) < 0)
+        return err_sys(e, ERR_INTERNAL, errno, "cannot make a socket for ssh");
+    d->hold = take_fd(&fd);
+    d->pending = true;
+    return 0;
+}
+
+int host_dial_accept(const struct host *h, struct host_dial *d, struct err *e)
+{
+    autoclose int end = accept4(d->hold, NULL, NULL, SOCK_CLOEXEC);
+    struct ucred peer = { 0 };
+    socklen_t len = sizeof(peer);
+
+    if (end < 0)
+        return errno == EAGAIN || errno == EINTR || errno == ECONNABORTED
+                   ? 0 : err_sys(e, ERR_INTERNAL, errno, "cannot connect to ssh");
+    if (getsockopt(end, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0 || peer.pid != getpid())
+        return 0;
+    d->pending = false;
+    return start_ssh(h, end, e);
+}
+
+void host_dial_done(struct host_dial *d)
+{
+    fd_close(d->hold);
+    d->hold = -1;
+    d->pending = false;
 }
 
 void host_explain(const struct host *h, struct err *e)
