@@ -6,15 +6,16 @@
  * new daemon finds running execs again and goes on from the end of the rings.
  *
  * Flow control: the guest may send up to credit = (slowest attached reader, or the ring's end
- * when nobody is attached) + LIMIT_WINDOW. A slow reader so stops its own exec's stream and no other.
+ * when nobody is attached) + LIMIT_WINDOW. A slow reader so stops its own exec's stream and no
+ * other.
  *
  * Before its first reader comes an exec created without `detach` is held as if one were attached at
  * the beginning, so nothing is lost between create and attach; EXEC_ATTACH_MS later it is ended.
  *
  * Threads: connection threads call; agent_ops callbacks come on the event thread; rows are written
- * by the worker (the end of an exec) and by exec_start(). One mutex per table, a condition per exec;
- * nothing blocks with the mutex held. Lock order: table -> ring | agent -> event loop. Callbacks and
- * hooks run with no lock held. Execs are shared by reference.
+ * by the worker (the end of an exec) and by exec_start(). One mutex per table, a condition per
+ * exec; nothing blocks with the mutex held. Lock order: table -> ring | agent -> event loop.
+ * Callbacks and hooks run with no lock held. Execs are shared by reference.
  *
  * The guest may lie about everything here: data beyond its credit is dropped, offsets must join on,
  * an exit that promises output which never comes ends after EXEC_EXIT_STALL_MS. Each hurts the exec
@@ -51,7 +52,8 @@ struct exec_hooks {
 };
 
 /* dir_fd: runtime directory for rings (borrowed, duplicated). Loads rows of `sandbox_id` from the
- * store; those that were running wait for the agent's word on them. hooks is copied, NULL is fine. */
+ * store; those that were running wait for the agent's word on them. hooks is copied, NULL is
+ * fine. */
 int exec_table_new(const struct exec_deps *deps, const char *sandbox_id, int dir_fd,
                    const struct exec_hooks *hooks, struct exec_table **ret, struct err *e);
 /* agent_ops of the table, to be given to agent_open with the table as arg. `closed` marks what runs
@@ -103,9 +105,9 @@ int64_t exec_read(struct exec_reader *r, void *buf, size_t cap, int *ret_fd, uin
                   bool *ret_ended, struct err *e);
 /* Sends as much stdin as the guest's credit allows; returns the bytes taken (0: wait for
  * notify_fd), -1 on error. len 0 is end of input, which waits for
- * room if it has to. Input for an exec that has ended is taken and
- * thrown away, as its end is on the way to the caller anyhow. ERR_EXEC_STATE: it was created without
- * stdin, or its input was ended before. */
+ * room if it has to. Input for an exec that has ended is taken and thrown away, as its end is on
+ * the way to the caller anyhow. ERR_EXEC_STATE: it was created without stdin, or its input was
+ * ended before. */
 int64_t exec_stdin(struct exec_reader *r, const void *data, size_t len, struct err *e);
 /* Blocks until the end; returns 1 ended, 0 deadline, -1 ERR_UNAVAILABLE when the daemon leaves. */
 int exec_wait(struct exec *x, int64_t deadline, struct err *e);

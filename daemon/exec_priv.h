@@ -9,7 +9,7 @@
  *     exec_store.c   rows and files: loading, the worker's job, what is kept
  *
  * `_locked` means: the table's lock is held. agent_send() is called with it held only with a
- * deadline that has passed (it then never waits); what did not get through is repeated by the timer.
+ * deadline that has passed (it then never waits); what did not get through the timer repeats.
  */
 #pragma once
 
