@@ -71,6 +71,9 @@ static int load_one(struct exec_table *t, struct exec_row *row, struct err *e)
                  "kept output cannot be used, the command is ended if it still runs");
         x->broken = x->end_wanted = true;
     }
+    /* the most the former daemon can have promised: it never gave more than a window past the end */
+    for (int i = 0; i < 2; i++)
+        x->out[i].credit = x->out[i].end + LIMIT_WINDOW;
     if (x->phase == EXEC_RUNNING && !x->row.detach && !x->broken) {
         /* its client went with the former daemon, and may come back */
         x->held = true;

@@ -623,3 +623,34 @@ TEST(losing_the_thread_in_the_middle_loses_no_output)
     exec_unref(x);
     world_done(&w);
 }
+
+/* A reader that comes back before the guest does asks for old output; the guest still holds the
+ * credit the former daemon gave. */
+TEST(credit_of_a_former_daemon_is_honoured)
+{
+    struct world w;
+    struct err e = ERR_INIT;
+    uint32_t a;
+    char id[17];
+    world_begin(&w);
+    struct exec *x = world_start(&w, true, false, &a);
+    memcpy(id, exec_id(x), 17);
+    world_pour(&w, a, 1, 0, 100000);
+    ASSERT_TRUE(guestpeer_expect(&w.peer, FRAME_CREDIT, 5000));
+    ASSERT_TRUE(world_output_is(x, 1, 100000));
+    exec_unref(x);
+    world_shut(&w);
+    guestpeer_hangup(&w.peer);
+    world_open(&w);
+    struct exec_reader *r = NULL;
+    ASSERT_OK(exec_find(w.table, id, &x, &e), e);
+    ASSERT_OK(exec_attach(x, 0, 0, &r, &e), e);
+    struct guestsession s[] = { { .stream = a, .out = 100000 } };
+    guestpeer_greet(&w.peer, true, s, 1);
+    ASSERT_TRUE(guestpeer_expect(&w.peer, FRAME_RESUME, 5000));
+    world_pour(&w, a, 1, 100000, LIMIT_WINDOW);
+    ASSERT_TRUE(world_output_is(x, 1, 100000 + LIMIT_WINDOW));
+    exec_detach(r);
+    exec_unref(x);
+    world_done(&w);
+}
