@@ -1,1 +1,167 @@
 /* SPDX-License-Identifier: MIT */
+#include "daemon/config.h"
+
+#include "common/auto.h"
+#include "common/io.h"
+#include "common/jfield.h"
+#include "common/limits.h"
+#include "common/name.h"
+#include "common/sbuf.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define CONFIG_DEFAULT_PATH "/etc/sandboxd/daemon.json"
+#define CONFIG_MAX (64 * KIB)
+#define CONFIG_DIR_MAX 64       /* sockets lie some 45 bytes deeper, and have 107 in all */
+
+static bool is_dir(const char *s)
+{
+    size_t n = strlen(s);
+    return s[0] == '/' && n > 1 && n <= CONFIG_DIR_MAX && s[n - 1] != '/' && !strstr(s, "/../") &&
+           !strstr(s, "//");
+}
+
+static bool is_path(const char *s)
+{
+    return s[0] == '/' && strlen(s) <= LIMIT_PATH;
+}
+
+static bool is_path_or_empty(const char *s)
+{
+    return !*s || is_path(s);
+}
+
+static bool is_one_of(const char *s, const char *const *words)
+{
+    for (; *words; words++)
+        if (strcmp(s, *words) == 0)
+            return true;
+    return false;
+}
+
+static bool is_accel(const char *s)
+{
+    return is_one_of(s, (const char *const[]){ "auto", "kvm", "tcg", NULL });
+}
+
+static bool is_machine(const char *s)
+{
+    return is_one_of(s, (const char *const[]){ "microvm", "q35", NULL });
+}
+
+static bool is_console(const char *s)
+{
+    return is_one_of(s, (const char *const[]){ "hvc0", "serial", NULL });
+}
+
+static bool is_level(const char *s)
+{
+    return is_one_of(s, (const char *const[]){ "err", "warning", "notice", "info", "debug", NULL });
+}
+
+static bool is_uri(const char *s)
+{
+    return strcmp(s, "embed") == 0 || strncmp(s, "qemu:///", 8) == 0 ||
+           strncmp(s, "test:///", 8) == 0;
+}
+
+static bool is_group(const char *s)
+{
+    return strlen(s) <= LIMIT_USER && s[strspn(s, "abcdefghijklmnopqrstuvwxyz"
+                                                  "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")] == 0;
+}
+
+#define DIR_RULE "an absolute directory of at most 64 bytes, without a slash at its end"
+#define GROUP_RULE "the name of a group, or empty"
+
+static const struct jfield config_table[] = {
+    JF(struct config, state_dir, JT_STR, .check = is_dir, .rule = DIR_RULE),
+    JF(struct config, runtime_dir, JT_STR, .check = is_dir, .rule = DIR_RULE),
+    JF(struct config, socket, JT_STR, .check = is_path, .rule = "an absolute path"),
+    JF(struct config, socket_group, JT_STR, .check = is_group, .rule = GROUP_RULE),
+    JF(struct config, admin_group, JT_STR, .check = is_group, .rule = GROUP_RULE),
+    JF(struct config, libvirt_uri, JT_STR, .check = is_uri, .rule = "\"embed\" or qemu:///…"),
+    JF(struct config, accel, JT_STR, .check = is_accel, .rule = "auto, kvm or tcg"),
+    JF(struct config, machine, JT_STR, .check = is_machine, .rule = "microvm or q35"),
+    JF(struct config, default_image, JT_STR, .check = name_valid, .rule = "the name of an image"),
+    JF(struct config, default_cpus, JT_U32, .max = LIMIT_CPUS),
+    JF(struct config, default_memory, JT_U64, .min = LIMIT_MEMORY_MIN, .max = LIMIT_MEMORY_MAX,
+       .def = 2 * GIB),
+    JF(struct config, default_disk, JT_U64, .min = LIMIT_DISK_MIN, .max = LIMIT_DISK_MAX,
+       .def = 20 * GIB),
+    /* what ordinary users and their subordinate ranges have lies below or is not ours to take */
+    JF(struct config, uid_base, JT_U32, .min = 65536, .max = UINT32_MAX - LIMIT_SANDBOXES - 2,
+       .def = 1879048192),
+    JF(struct config, console, JT_STR, .check = is_console, .rule = "hvc0 or serial"),
+    JF(struct config, log_level, JT_STR, .check = is_level,
+       .rule = "err, warning, notice, info or debug"),
+    JF(struct config, virtiofsd, JT_STR, .check = is_path_or_empty,
+       .rule = "an absolute path, or empty"),
+    JF(struct config, qemu_group, JT_STR, .check = is_group, .rule = GROUP_RULE),
+    JF_END
+};
+
+static int set_default(char **field, const char *value, struct err *e)
+{
+    if (!*field)
+        *field = strdup(value);
+    return *field ? 0 : err_nomem(e);
+}
+
+static int fill_defaults(struct config *c, struct err *e)
+{
+    autosbuf struct sbuf socket = SBUF(LIMIT_PATH);
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+    if (set_default(&c->state_dir, "/var/lib/sandboxd", e) < 0 ||
+        set_default(&c->runtime_dir, "/run/sandboxd", e) < 0)
+        return -1;
+    sbuf_fmt(&socket, "%s/sandboxd.sock", c->runtime_dir);
+    if (c->default_cpus == 0)
+        c->default_cpus = cpus == 1 ? 1 : 2;
+    if (set_default(&c->socket, sbuf_str(&socket), e) < 0 ||
+        set_default(&c->socket_group, "sandbox", e) < 0 ||
+        set_default(&c->admin_group, "", e) < 0 ||
+        set_default(&c->libvirt_uri, "embed", e) < 0 || set_default(&c->accel, "auto", e) < 0 ||
+        set_default(&c->machine, "microvm", e) < 0 ||
+        set_default(&c->default_image, "debian", e) < 0 ||
+        set_default(&c->console, "hvc0", e) < 0 || set_default(&c->log_level, "info", e) < 0 ||
+        set_default(&c->virtiofsd, "", e) < 0)
+        return -1;
+    /* Debian's name; libvirtd's directories are closed to others */
+    return set_default(&c->qemu_group,
+                       strcmp(c->libvirt_uri, "qemu:///system") == 0 ? "libvirt-qemu" : "", e);
+}
+
+int config_load(const char *path, struct config *ret, struct err *e)
+{
+    struct config c = { 0 };
+    autofree char *text = NULL;
+    size_t len = 0;
+    const char *from = path ? path : CONFIG_DEFAULT_PATH;
+
+    if (!path && access(from, F_OK) < 0 && errno == ENOENT) {
+        if (json_decode(config_table, "{}", 2, &c, e) < 0)
+            return -1;
+    } else {
+        if (io_read_file_at(AT_FDCWD, from, CONFIG_MAX, &text, &len, e) < 0)
+            return -1;
+        if (json_decode(config_table, text, len, &c, e) < 0)
+            return err_wrap(e, "%s", from);
+    }
+    if (fill_defaults(&c, e) < 0) {
+        config_done(&c);
+        return -1;
+    }
+    *ret = c;
+    return 0;
+}
+
+void config_done(struct config *c)
+{
+    json_done(config_table, c, sizeof(*c));
+}

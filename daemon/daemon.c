@@ -1,1 +1,141 @@
 /* SPDX-License-Identifier: MIT */
+#include "daemon/daemon.h"
+
+#include "common/auto.h"
+#include "common/io.h"
+#include "common/log.h"
+#include "daemon/evloop.h"
+#include "daemon/http.h"
+#include "daemon/idem.h"
+#include "daemon/notify.h"
+#include "daemon/peer.h"
+#include "daemon/view.h"
+#include "daemon/vm.h"
+#include "daemon/worker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+#define FIRST_PASSED 3
+#define START_SECONDS 90        /* libvirt's first start takes 7; guests found running are greeted */
+
+/* mkdir -p, then exactly this mode: others pass through to the sandboxes' own directories. */
+static int make_dir(const char *path, struct err *e)
+{
+    if (io_mkdir_parents(path, 0755, e) < 0)
+        return -1;
+    autoclose int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || fchown(fd, 0, 0) < 0 || fchmod(fd, 0711) < 0)
+        return err_sys(e, ERR_INTERNAL, errno, "cannot prepare %s", path);
+    return 0;
+}
+
+static int lock_state(struct daemon *d, struct err *e)
+{
+    autosbuf struct sbuf path = SBUF(LIMIT_PATH);
+
+    sbuf_fmt(&path, "%s/lock", d->config.state_dir);
+    d->lock_fd = open(sbuf_str(&path), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (d->lock_fd < 0)
+        return err_sys(e, ERR_INTERNAL, errno, "cannot open %s", sbuf_str(&path));
+    if (flock(d->lock_fd, LOCK_EX | LOCK_NB) == 0)
+        return 0;
+    if (errno != EWOULDBLOCK)
+        return err_sys(e, ERR_INTERNAL, errno, "cannot lock %s", sbuf_str(&path));
+    err_set(e, ERR_UNAVAILABLE, "another sandboxd uses %s", d->config.state_dir);
+    return err_hint(e, "stop it, or give this one a state_dir of its own");
+}
+
+static int open_socket(struct daemon *d, int n_passed, struct err *e)
+{
+    gid_t group = PEER_NO_GROUP;
+
+    if (peer_group(d->config.admin_group, &d->admin_gid, e) < 0)
+        return err_wrap(e, "admin_group");
+    if (n_passed > 1)
+        return err_set(e, ERR_INVALID, "%d sockets were passed, one is expected", n_passed);
+    if (n_passed == 1) {
+        if (!notify_is_listener(FIRST_PASSED))
+            return err_set(e, ERR_INVALID, "what was passed is not a listening Unix socket");
+        d->listen_fd = FIRST_PASSED;
+        d->socket_passed = true;
+        return 0;
+    }
+    if (peer_group(d->config.socket_group, &group, e) < 0)
+        return err_wrap(e, "socket_group");
+    return http_listen(d->config.socket, group == PEER_NO_GROUP ? 0 : group, &d->listen_fd, e);
+}
+
+int daemon_prepare(struct daemon *d, struct config *config, int n_passed, struct err *e)
+{
+    *d = (struct daemon){ .config = *config, .lock_fd = -1, .listen_fd = -1,
+                          .admin_gid = PEER_NO_GROUP };
+    *config = (struct config){ 0 };
+    if (make_dir(d->config.state_dir, e) < 0 || make_dir(d->config.runtime_dir, e) < 0 ||
+        lock_state(d, e) < 0 || view_open(&d->config, e) < 0)
+        return -1;
+    return open_socket(d, n_passed, e);
+}
+
+int daemon_start(struct daemon *d, struct err *e)
+{
+    autosbuf struct sbuf db = SBUF(LIMIT_PATH);
+
+    d->started_at = now_real_us();
+    sbuf_fmt(&db, "%s/sandboxd.db", d->config.state_dir);
+    if (store_open(sbuf_str(&db), &d->store, e) < 0 || idem_new(d->store, &d->idem, e) < 0 ||
+        evloop_new(&d->loop, e) < 0 || worker_new(&d->worker, e) < 0)
+        return -1;
+    notify_extend(START_SECONDS);
+    notify_status("connecting libvirt and looking after sandboxes");
+    struct vms_deps deps = { .config = &d->config, .store = d->store, .loop = d->loop,
+                             .worker = d->worker };
+    if (vms_new(&deps, &d->vms, e) < 0)
+        return -1;
+    struct http_options o = { .daemon = d, .routes = routes_table, .listen_fd = d->listen_fd,
+                              .admin_gid = d->admin_gid, .idle_s = LIMIT_HTTP_IDLE_S };
+    return http_new(&o, &d->http, e);
+}
+
+static bool none_running(struct daemon *d)
+{
+    struct vms_info info = { 0 };
+    struct err e = ERR_INIT;
+
+    if (!d->vms || vms_info(d->vms, &info, &e) < 0)
+        return false;
+    free(info.libvirt);
+    free(info.qemu);
+    return info.running == 0;
+}
+
+bool daemon_stop(struct daemon *d)
+{
+    /* no new connections; streams end; requests finish */
+    if (d->http && !http_stop(d->http, HTTP_STOP_MS))
+        return false;
+    http_free(take_ptr(d->http));
+    if (!d->socket_passed && d->listen_fd >= 0)
+        unlink(d->config.socket);
+    fd_close(take_fd(&d->listen_fd));
+    /* channels, watches and libvirt close; what was posted is finished; then the objects go */
+    bool unused = none_running(d);
+    if (d->vms)
+        vms_release(d->vms);
+    if (d->worker)
+        worker_free(take_ptr(d->worker));
+    vms_free(take_ptr(d->vms));
+    if (d->loop)
+        evloop_free(take_ptr(d->loop));
+    idem_free(take_ptr(d->idem));
+    if (d->store)
+        store_close(take_ptr(d->store));
+    if (unused)
+        view_close(&d->config);
+    fd_close(take_fd(&d->lock_fd));
+    config_done(&d->config);
+    return true;
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * daemon: owns every part of the running process, and knows in which order they start and stop.
+ * Handlers find the parts here; all are constant while requests are served.
+ */
+#pragma once
+
+#include "common/err.h"
+#include "daemon/config.h"
+#include "daemon/store.h"
+
+#include <stdint.h>
+
+struct evloop;
+struct http;
+struct idem;
+struct vms;
+struct worker;
+
+struct daemon {
+    struct config config;       /* owned */
+    int lock_fd;                /* owned: state_dir/lock */
+    int listen_fd;              /* owned */
+    bool socket_passed;         /* by the service manager: not ours to remove */
+    gid_t admin_gid;            /* PEER_NO_GROUP: none */
+    struct store *store;        /* owned, as all below, in the order of their start */
+    struct idem *idem;
+    struct evloop *loop;
+    struct worker *worker;
+    struct vms *vms;
+    struct http *http;
+    int64_t started_at;         /* microseconds since the epoch */
+};
+
+/* Takes the configuration over (cleared). Before there is a second thread: directories, the lock on
+ * the state directory (one daemon each), mounts, the socket. n_passed: sockets from fd 3 on. */
+int daemon_prepare(struct daemon *d, struct config *config, int n_passed, struct err *e);
+/* Opens the database, starts threads, connects libvirt, finds its sandboxes again, serves. */
+int daemon_start(struct daemon *d, struct err *e);
+/* The reverse, in bounded time, from any point daemon_prepare() or daemon_start() came to. False:
+ * some request did not end; nothing was freed, and the process has to leave by _exit(): the next
+ * start repairs what was under way. Running sandboxes go on. */
+bool daemon_stop(struct daemon *d);

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * handlers: what each route does, one function each: typed request in, typed reply out, no logic
+ * of its own. Called by the router with everything checked; see routes.h.
+ */
+#pragma once
+
+#include "daemon/routes.h"
+
+/* h_info.c */
+int h_version(struct call *c, struct err *e);
+int h_info(struct call *c, struct err *e);
+/* h_vm.c */
+int h_sandbox_list(struct call *c, struct err *e);
+int h_sandbox_create(struct call *c, struct err *e);
+int h_sandbox_get(struct call *c, struct err *e);
+int h_sandbox_delete(struct call *c, struct err *e);
+int h_sandbox_start(struct call *c, struct err *e);
+int h_sandbox_stop(struct call *c, struct err *e);
+int h_sandbox_restart(struct call *c, struct err *e);
+/* h_logs.c */
+int h_logs(struct call *c, struct err *e);
+/* h_exec.c */
+int h_exec_list(struct call *c, struct err *e);
+int h_exec_create(struct call *c, struct err *e);
+int h_exec_get(struct call *c, struct err *e);
+int h_exec_attach(struct call *c, struct err *e);
+int h_exec_resize(struct call *c, struct err *e);
+int h_exec_signal(struct call *c, struct err *e);
+int h_exec_output(struct call *c, struct err *e);
+/* h_run.c */
+int h_run(struct call *c, struct err *e);
+/* h_image.c */
+int h_image_list(struct call *c, struct err *e);
+int h_image_get(struct call *c, struct err *e);
+int h_image_delete(struct call *c, struct err *e);

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * http: connections on a Unix socket, one thread each, turned into calls of the router. The only
+ * file with http.c that knows libmicrohttpd. Body and header sizes, the number of connections (in
+ * all and per user) and the time a request may take to arrive are bounded here; the answer to every
+ * request bears Sbx-Request-Id.
+ */
+#pragma once
+
+#include "daemon/routes.h"
+
+#define LIMIT_CONNECTIONS_USER 256      /* of LIMIT_CONNECTIONS, for one uid other than 0 */
+#define HTTP_STOP_MS 15000              /* what is under way may take that long when we stop */
+
+struct http;
+
+struct http_options {
+    struct daemon *daemon;              /* borrowed; given to handlers */
+    const struct route *routes;
+    int listen_fd;                      /* borrowed: must stay open until http_free() */
+    gid_t admin_gid;                    /* PEER_NO_GROUP: none */
+    unsigned idle_s;                    /* LIMIT_HTTP_IDLE_S */
+};
+
+/* Serves from now on. */
+int http_new(const struct http_options *o, struct http **ret, struct err *e);
+/* Cuts connections that have been sending a request for longer than allowed; call every few
+ * seconds. Any thread. */
+void http_sweep(struct http *h);
+/* No new connections; streams end with an error record, requests may finish. False when some still
+ * run after `ms`: then nothing they use may be freed, nor may http_free() be called. */
+bool http_stop(struct http *h, int64_t ms);
+void http_free(struct http *h);         /* after http_stop() said true */
+
+const char *http_library_version(void);
+
+/* Opens `path` with mode 0660 and the group (PEER_NO_GROUP: ours). A stale socket is removed; one
+ * that somebody answers on is an error (ERR_UNAVAILABLE). */
+int http_listen(const char *path, gid_t group, int *ret_fd, struct err *e);
