@@ -32,6 +32,8 @@
 #define FRAME_HEADER 16
 #define FRAME_OVERHEAD (FRAME_HEADER + 4)
 #define FRAME_VERSION 1
+#define FRAME_HELLO_MAX 256     /* payload of a HELLO */
+#define FRAME_QUIET_MS 20       /* frame_decoder_quiet() */
 
 /* Direction d>g daemon to guest, g>d guest to daemon. Strings are u32 length + bytes, no NUL
  * inside; vectors are u32 count + strings. Offsets are absolute byte counts since the stream began,
@@ -92,6 +94,8 @@ struct frame_decoder {
     bool hunting;
     uint64_t skipped;        /* bytes thrown away while hunting, for the log */
     uint64_t resyncs;        /* times it lost the thread */
+    uint32_t quiet_epoch;    /* of a HELLO that may be one, see frame_decoder_quiet() */
+    size_t quiet_have;
     size_t have, done;       /* bytes in buf, and those of the frame handed out */
     uint8_t buf[FRAME_OVERHEAD + LIMIT_FRAME];
 };
@@ -99,10 +103,18 @@ void frame_decoder_init(struct frame_decoder *d, uint32_t epoch);
 
 /* Takes up to len bytes, at most to the end of one frame; *ret_used says how many. Returns 1 with a
  * frame, 0 when it needs more. Never fails: bytes that make no sense are skipped and counted. A
- * HELLO with a new epoch is accepted at any time in the guest's form (epoch 0 at init): the
- * decoder then adopts the epoch. */
+ * HELLO with a new epoch is accepted wherever a frame may begin in the guest's form (epoch 0 at
+ * init): the decoder then adopts the epoch. Inside of a frame it is not: that may be what somebody
+ * wrote to a command's input. May be called with len 0. */
 int frame_decode(struct frame_decoder *d, const uint8_t *data, size_t len, size_t *ret_used,
                  struct frame *ret_frame);
+/* The guest's form: is it in the middle of a frame? Then, when no byte has come for FRAME_QUIET_MS,
+ * frame_decoder_quiet() is to be called. A daemon that dies in the middle of a frame leaves us
+ * waiting for the rest, and the HELLOs of the next one look like it. They stand alone, though: when
+ * the same HELLO comes twice in a row with silence after each, the frame around it is given up and
+ * the HELLO returned (1). No stream of bytes that keeps flowing can be taken for that. */
+bool frame_decoder_partial(const struct frame_decoder *d);
+int frame_decoder_quiet(struct frame_decoder *d, struct frame *ret_frame);
 const char *frame_type_name(enum frame_type type);
 
 /* Cursor over a payload: each get checks the rest and fails once for all ("sticky"). */

@@ -2,105 +2,107 @@
  *
  * wire: what stands in payloads: integers, strings, and the two structures that go to the guest.
  */
-#include "common/auto.h"
 #include "common/frame.h"
 
-#include <endian.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const uint8_t *get(struct wire_in *w, size_t n)
+/* The next n bytes, or NULL for good. */
+static const uint8_t *take(struct wire_in *w, size_t n)
 {
-    if (w->bad || w->left < n) {
+    const uint8_t *p = w->p;
+
+    if (w->bad || n > w->left) {
         w->bad = true;
         return NULL;
     }
-    const uint8_t *p = w->p;
     w->p += n;
     w->left -= n;
     return p;
 }
 
+static uint64_t get_int(struct wire_in *w, size_t n)
+{
+    const uint8_t *p = take(w, n);
+    uint64_t v = 0;
+
+    for (size_t i = 0; p && i < n; i++)
+        v |= (uint64_t)p[i] << (8 * i);
+    return v;
+}
+
 uint8_t wire_get_u8(struct wire_in *w)
 {
-    const uint8_t *p = get(w, 1);
-
-    return p ? p[0] : 0;
+    return (uint8_t)get_int(w, 1);
 }
 
 uint16_t wire_get_u16(struct wire_in *w)
 {
-    const uint8_t *p = get(w, 2);
-
-    return p ? (uint16_t)(p[0] | p[1] << 8) : 0;
+    return (uint16_t)get_int(w, 2);
 }
 
 uint32_t wire_get_u32(struct wire_in *w)
 {
-    const uint8_t *p = get(w, 4);
-    uint32_t v = 0;
-
-    if (p)
-        memcpy(&v, p, sizeof(v));
-    return le32toh(v);
+    return (uint32_t)get_int(w, 4);
 }
 
 uint64_t wire_get_u64(struct wire_in *w)
 {
-    const uint8_t *p = get(w, 8);
-    uint64_t v = 0;
-
-    if (p)
-        memcpy(&v, p, sizeof(v));
-    return le64toh(v);
+    return get_int(w, 8);
 }
 
 const char *wire_get_str(struct wire_in *w, uint32_t max, uint32_t *ret_len)
 {
-    uint32_t n = wire_get_u32(w);
+    uint32_t len = wire_get_u32(w);
+    const uint8_t *p = len <= max ? take(w, len) : NULL;
 
-    if (n > max)
+    *ret_len = 0;
+    if (!p || (len > 0 && memchr(p, '\0', len))) {
         w->bad = true;
-    const uint8_t *p = get(w, n);
-    if (p && memchr(p, 0, n)) {
-        w->bad = true;
-        p = NULL;
+        return NULL;
     }
-    *ret_len = p ? n : 0;
+    *ret_len = len;
     return (const char *)p;
 }
 
 static void put(struct wire_out *w, const void *data, size_t n)
 {
-    if (w->bad || w->cap - w->len < n) {
+    if (w->bad || n > w->cap - w->len) {
         w->bad = true;
         return;
     }
-    memcpy(w->p + w->len, data, n);
+    if (n > 0)
+        memcpy(w->p + w->len, data, n);
     w->len += n;
+}
+
+static void put_int(struct wire_out *w, uint64_t v, size_t n)
+{
+    uint8_t b[8];
+
+    for (size_t i = 0; i < n; i++)
+        b[i] = (uint8_t)(v >> (8 * i));
+    put(w, b, n);
 }
 
 void wire_put_u8(struct wire_out *w, uint8_t v)
 {
-    put(w, &v, 1);
+    put_int(w, v, 1);
 }
 
 void wire_put_u16(struct wire_out *w, uint16_t v)
 {
-    v = htole16(v);
-    put(w, &v, 2);
+    put_int(w, v, 2);
 }
 
 void wire_put_u32(struct wire_out *w, uint32_t v)
 {
-    v = htole32(v);
-    put(w, &v, 4);
+    put_int(w, v, 4);
 }
 
 void wire_put_u64(struct wire_out *w, uint64_t v)
 {
-    v = htole64(v);
-    put(w, &v, 8);
+    put_int(w, v, 8);
 }
 
 void wire_put_str(struct wire_out *w, const char *s)
@@ -126,10 +128,10 @@ static void put_vector(struct wire_out *w, const char *const *v)
         wire_put_str(w, v[i]);
 }
 
-static int finish(const struct wire_out *w, const char *what, size_t *ret_len, struct err *e)
+static int put_end(const struct wire_out *w, const char *what, size_t *ret_len, struct err *e)
 {
     if (w->bad)
-        return err_set(e, ERR_TOO_LARGE, "%s is larger than %zu bytes", what, w->cap);
+        return err_set(e, ERR_TOO_LARGE, "%s is longer than %zu bytes", what, w->cap);
     *ret_len = w->len;
     return 0;
 }
@@ -143,7 +145,7 @@ int guest_config_encode(const struct guest_config *c, uint8_t *buf, size_t cap, 
     wire_put_u8(&w, c->workspace);
     wire_put_u64(&w, c->realtime_ns);
     put_vector(&w, c->env);
-    return finish(&w, "the sandbox's environment", ret_len, e);
+    return put_end(&w, "the sandbox's environment", ret_len, e);
 }
 
 int exec_wire_encode(const struct exec_wire *x, uint8_t *buf, size_t cap, size_t *ret_len,
@@ -161,45 +163,71 @@ int exec_wire_encode(const struct exec_wire *x, uint8_t *buf, size_t cap, size_t
     wire_put_u16(&w, x->cols);
     wire_put_u64(&w, x->timeout_ms);
     wire_put_u64(&w, x->credit);
-    return finish(&w, "the command", ret_len, e);
-}
-
-static char *get_string(struct wire_in *w, uint32_t max)
-{
-    uint32_t n;
-    const char *p = wire_get_str(w, max, &n);
-    char *s = p ? strndup(p, n) : NULL;
-
-    if (!s)
-        w->bad = true;
-    return s;
-}
-
-/* The count is checked against what is left before anything is allocated for it: each string takes
- * at least the four bytes of its length. */
-static char **get_vector(struct wire_in *w, uint32_t max_items, uint32_t max_bytes)
-{
-    uint32_t n = wire_get_u32(w);
-
-    if (w->bad || n > max_items || n > w->left / 4) {
-        w->bad = true;
-        return NULL;
-    }
-    char **v = calloc((size_t)n + 1, sizeof(*v));
-    if (!v) {
-        w->bad = true;
-        return NULL;
-    }
-    for (uint32_t i = 0; i < n && !w->bad; i++)
-        v[i] = get_string(w, max_bytes);
-    return v;
+    if (!w.bad && w.len > LIMIT_EXEC_BYTES)
+        w.bad = true;
+    return put_end(&w, "the command", ret_len, e);
 }
 
 static void free_vector(char **v)
 {
-    for (char **p = v; p && *p; p++)
-        free(*p);
+    for (size_t i = 0; v && v[i]; i++)
+        free(v[i]);
     free(v);
+}
+
+/* NULL with *ret_nomem set, or with w->bad. */
+static char *get_string(struct wire_in *w, uint32_t max, bool *ret_nomem)
+{
+    uint32_t len;
+    const char *p = wire_get_str(w, max, &len);
+    char *s;
+
+    if (!p)
+        return NULL;
+    s = malloc((size_t)len + 1);
+    if (!s) {
+        *ret_nomem = true;
+        return NULL;
+    }
+    memcpy(s, p, len);
+    s[len] = '\0';
+    return s;
+}
+
+static char **get_vector(struct wire_in *w, uint32_t max_items, uint32_t max_bytes, bool *ret_nomem)
+{
+    uint32_t n = wire_get_u32(w);
+    char **v;
+
+    /* each needs four bytes at least: a count alone makes nobody allocate */
+    if (w->bad || n > max_items || n > w->left / 4) {
+        w->bad = true;
+        return NULL;
+    }
+    v = calloc((size_t)n + 1, sizeof(*v));
+    if (!v) {
+        *ret_nomem = true;
+        return NULL;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        v[i] = get_string(w, max_bytes, ret_nomem);
+        if (!v[i]) {
+            free_vector(v);
+            return NULL;
+        }
+    }
+    return v;
+}
+
+static bool env_ok(char *const *env)
+{
+    for (; *env; env++) {
+        const char *eq = strchr(*env, '=');
+
+        if (!eq || eq == *env)
+            return false;
+    }
+    return true;
 }
 
 void guest_config_in_done(struct guest_config_in *c)
@@ -207,6 +235,25 @@ void guest_config_in_done(struct guest_config_in *c)
     free(c->hostname);
     free_vector(c->env);
     *c = (struct guest_config_in){ 0 };
+}
+
+int guest_config_decode(const uint8_t *p, size_t len, struct guest_config_in *ret, struct err *e)
+{
+    struct wire_in w = { .p = p, .left = len };
+    struct guest_config_in c = { 0 };
+    bool nomem = false;
+
+    c.hostname = get_string(&w, LIMIT_NAME, &nomem);
+    c.workspace = wire_get_u8(&w);
+    c.realtime_ns = wire_get_u64(&w);
+    if (c.hostname)
+        c.env = get_vector(&w, LIMIT_ENV, LIMIT_ENV_BYTES, &nomem);
+    if (!c.env || w.bad || w.left > 0 || c.workspace > 2 || !env_ok(c.env)) {
+        guest_config_in_done(&c);
+        return nomem ? err_nomem(e) : err_set(e, ERR_INVALID, "a configuration without sense");
+    }
+    *ret = c;
+    return 0;
 }
 
 void exec_wire_in_done(struct exec_wire_in *x)
@@ -218,41 +265,34 @@ void exec_wire_in_done(struct exec_wire_in *x)
     *x = (struct exec_wire_in){ 0 };
 }
 
-int guest_config_decode(const uint8_t *p, size_t len, struct guest_config_in *ret, struct err *e)
+static bool exec_ok(const struct exec_wire_in *x)
 {
-    struct wire_in w = { .p = p, .left = len };
-    struct guest_config_in c = { 0 };
-
-    c.hostname = get_string(&w, LIMIT_NAME);
-    c.workspace = wire_get_u8(&w);
-    c.realtime_ns = wire_get_u64(&w);
-    c.env = get_vector(&w, LIMIT_ENV, LIMIT_ENV_BYTES);
-    if (w.bad || w.left || c.workspace > 2) {
-        guest_config_in_done(&c);
-        return err_set(e, ERR_INVALID, "a configuration that makes no sense");
-    }
-    *ret = c;
-    return 0;
+    return x->argv[0] && x->argv[0][0] != '\0' && env_ok(x->env) && x->tty <= 1 &&
+           x->stdin_open <= 1 && x->timeout_ms <= LIMIT_EXEC_TIMEOUT;
 }
 
 int exec_wire_decode(const uint8_t *p, size_t len, struct exec_wire_in *ret, struct err *e)
 {
     struct wire_in w = { .p = p, .left = len };
     struct exec_wire_in x = { 0 };
+    bool nomem = false;
 
-    x.argv = get_vector(&w, LIMIT_ARGV, LIMIT_ARG_BYTES);
-    x.env = get_vector(&w, LIMIT_ENV + 16, LIMIT_ENV_BYTES);
-    x.workdir = get_string(&w, LIMIT_PATH);
-    x.user = get_string(&w, LIMIT_USER);
+    x.argv = get_vector(&w, LIMIT_ARGV, LIMIT_ARG_BYTES, &nomem);
+    if (x.argv)     /* and room for what the client adds by itself, such as TERM */
+        x.env = get_vector(&w, LIMIT_ENV + 16, LIMIT_ENV_BYTES, &nomem);
+    if (x.env)
+        x.workdir = get_string(&w, LIMIT_PATH, &nomem);
+    if (x.workdir)
+        x.user = get_string(&w, LIMIT_USER, &nomem);
     x.tty = wire_get_u8(&w);
     x.stdin_open = wire_get_u8(&w);
     x.rows = wire_get_u16(&w);
     x.cols = wire_get_u16(&w);
     x.timeout_ms = wire_get_u64(&w);
     x.credit = wire_get_u64(&w);
-    if (w.bad || w.left || !x.argv[0] || !x.argv[0][0] || x.tty > 1 || x.stdin_open > 1) {
+    if (!x.user || w.bad || w.left > 0 || !exec_ok(&x)) {
         exec_wire_in_done(&x);
-        return err_set(e, ERR_INVALID, "a command that makes no sense");
+        return nomem ? err_nomem(e) : err_set(e, ERR_INVALID, "a command without sense");
     }
     *ret = x;
     return 0;
