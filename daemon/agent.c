@@ -362,7 +362,7 @@ static void consume(struct agent *a, const uint8_t *p, size_t len)
 {
     unsigned frames = 0;
     bool sense = false;
-    while (len > 0) {
+    for (;;) {
         struct frame f = { 0 };
         size_t used = 0;
         bool got = frame_decode(&a->dec, p, len, &used, &f) == 1;
@@ -379,7 +379,7 @@ static void consume(struct agent *a, const uint8_t *p, size_t len)
             if (state_now(a) == AGENT_CLOSED)
                 return;
         } else if (used == 0) {
-            break;
+            break;              /* all taken, and nothing is left in the decoder either */
         }
         if (a->dec.skipped > a->dec_skipped) {
             a->junk += (size_t)(a->dec.skipped - a->dec_skipped);
