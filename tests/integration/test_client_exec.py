@@ -99,7 +99,7 @@ def test_garbage_records(daemon, sbx, junk):
     assert r.returncode == 125 and r.stderr.startswith("sbx: ") and len(r.stderr.splitlines()) <= 2
 
 
-@pytest.mark.parametrize("junk", [b"HTTP/1.0 101 x\r\n\r\n", b"\r\n\r\n", b"x" * 20000,
+@pytest.mark.parametrize("junk", ids=range(6), argvalues=[b"HTTP/1.0 101 x\r\n\r\n", b"\r\n\r\n", b"x" * 20000,
                                   b"HTTP/1.1 abc\r\n\r\n", b"HTTP/1.1 500 x\r\n\r\n{}", b""])
 def test_garbage_instead_of_101(daemon, sbx, junk):
     daemon.reply("POST", ".*/execs", 201, an_exec())
