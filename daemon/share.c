@@ -192,9 +192,9 @@ struct message {
 struct child {
     const struct share_spec *spec;
     const struct share_filter *filter;
-    const char *program;
     const char *const *argv;
     unsigned inside_id;
+    int program_fd;         /* the path may be out of sight where the child is, or of the caller's */
     int tree_fd, listen_fd, null_fd;
     int talk_fd;            /* to the parent, both ways; close-on-exec */
 };
@@ -230,9 +230,10 @@ static int child_fds(struct child *c)
     int log = fcntl(c->spec->log_fd, F_DUPFD_CLOEXEC, 16);
     int null = fcntl(c->null_fd, F_DUPFD_CLOEXEC, 16);
     int sock = fcntl(c->listen_fd, F_DUPFD_CLOEXEC, 16);
+    c->program_fd = fcntl(c->program_fd, F_DUPFD_CLOEXEC, 16);
     c->tree_fd = fcntl(c->tree_fd, F_DUPFD_CLOEXEC, 16);
     c->talk_fd = fcntl(c->talk_fd, F_DUPFD_CLOEXEC, 16);
-    if (log < 0 || null < 0 || sock < 0 || c->tree_fd < 0 || c->talk_fd < 0)
+    if (log < 0 || null < 0 || sock < 0 || c->program_fd < 0 || c->tree_fd < 0 || c->talk_fd < 0)
         return -1;
     if (dup2(null, 0) < 0 || dup2(log, 1) < 0 || dup2(log, 2) < 0 || dup2(sock, SOCKET_FD) < 0)
         return -1;
@@ -329,7 +330,7 @@ __attribute__((noreturn)) static void child_main(struct child *c)
     errno = share_filter_load(c->filter);
     if (errno != 0)
         child_die(c, STEP_FILTER);
-    execve(c->program, (char *const *)c->argv, env);
+    syscall(SYS_execveat, c->program_fd, "", c->argv, env, AT_EMPTY_PATH);
     child_die(c, STEP_EXEC);
 }
 
@@ -498,11 +499,15 @@ int share_start(const struct share_spec *spec, struct share_proc *ret, struct er
 {
     struct child c = { .spec = spec };
     enum dialect dialect = DIALECT_C;
-    autoclose int tree = -1, sock = -1, null = -1, ours = -1, theirs = -1, pidfd = -1;
+    const char *program = NULL;
+    autoclose int exe = -1, tree = -1, sock = -1, null = -1, ours = -1, theirs = -1, pidfd = -1;
 
-    if (find_program(spec->program, &c.program, e) < 0 ||
-        find_dialect(c.program, &dialect, e) < 0 || clone_tree(spec, &tree, e) < 0 ||
-        listen_on(spec, &sock, e) < 0)
+    if (find_program(spec->program, &program, e) < 0 || find_dialect(program, &dialect, e) < 0)
+        return -1;
+    exe = open(program, O_PATH | O_CLOEXEC);
+    if (exe < 0)
+        return err_sys(e, ERR_UNAVAILABLE, errno, "virtiofsd at %s", program);
+    if (clone_tree(spec, &tree, e) < 0 || listen_on(spec, &sock, e) < 0)
         return -1;
     c.argv = dialect == DIALECT_C ? argv_c : argv_rust;
     c.inside_id = dialect == DIALECT_C ? GUEST_ID : 0;
@@ -517,6 +522,7 @@ int share_start(const struct share_spec *spec, struct share_proc *ret, struct er
     if (share_filter_build(&filter, e) < 0)
         return -1;
     c.filter = &filter;
+    c.program_fd = exe;
     c.tree_fd = tree;
     c.listen_fd = sock;
     c.null_fd = null;
