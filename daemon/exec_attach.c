@@ -124,6 +124,7 @@ void exec_detach(struct exec_reader *r)
         }
     }
     exec_credit_locked(x);
+    exec_park_locked(x);
     pthread_mutex_unlock(&t->lock);
     fd_close(r->notify_fd);
     free(r);

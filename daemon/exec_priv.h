@@ -132,5 +132,7 @@ void exec_notify_locked(struct exec *x);
 /* exec_store.c */
 int exec_load(struct exec_table *t, struct err *e);
 int exec_open_rings(struct exec *x, struct err *e);
+/* Ended, stored and read by nobody: its files need not stay open. */
+void exec_park_locked(struct exec *x);
 void exec_remove_rings(struct exec_table *t, const char *id);
 void exec_post_locked(struct exec_table *t);

@@ -49,6 +49,15 @@ void exec_remove_rings(struct exec_table *t, const char *id)
     }
 }
 
+void exec_park_locked(struct exec *x)
+{
+    if (!x->stored || x->readers)
+        return;
+    for (int i = 0; i < 2; i++)
+        if (x->out[i].ring)
+            ring_park(x->out[i].ring);
+}
+
 static int by_stream(const void *a, const void *b)
 {
     const struct exec_row *x = a, *y = b;
@@ -71,7 +80,8 @@ static int load_one(struct exec_table *t, struct exec_row *row, struct err *e)
                  "kept output cannot be used, the command is ended if it still runs");
         x->broken = x->end_wanted = true;
     }
-    /* the most the former daemon can have promised: it never gave more than a window past the end */
+    /* the most the former daemon can have promised: it never gave more than a window past the end
+     */
     for (int i = 0; i < 2; i++)
         x->out[i].credit = x->out[i].end + LIMIT_WINDOW;
     if (x->phase == EXEC_RUNNING && !x->row.detach && !x->broken) {
@@ -192,6 +202,7 @@ static void store_job(void *ctx, const char *id, const char *detail)
             if (row.state)
                 x->stored = true;
             exec_push_forget_locked(x);
+            exec_park_locked(x);
             pthread_mutex_unlock(&t->lock);
         }
         exec_drop(x);

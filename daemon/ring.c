@@ -31,12 +31,16 @@ struct ring_header { /* host byte order: the file never leaves the host */
     uint64_t end; /* the only member that changes */
 };
 
+#define NAME_MAX_LEN 31
+
 struct ring {
-    int fd;
+    int dirfd; /* borrowed */
+    char name[NAME_MAX_LEN + 1];
     size_t size; /* what readers may see */
     size_t circle;
-    pthread_mutex_t lock; /* end, and the bytes it counts */
+    pthread_mutex_t lock; /* the rest, and the bytes that `end` counts */
     uint64_t end;
+    int fd; /* owned; -1: parked */
 };
 
 static int write_at(struct ring *r, const void *data, size_t len, off_t at, struct err *e)
@@ -55,11 +59,11 @@ static int write_at(struct ring *r, const void *data, size_t len, off_t at, stru
     return 0;
 }
 
-static int read_at(struct ring *r, void *data, size_t len, off_t at, struct err *e)
+static int read_at(int fd, void *data, size_t len, off_t at, struct err *e)
 {
     uint8_t *p = data;
     while (len > 0) {
-        ssize_t n = pread(r->fd, p, len, at);
+        ssize_t n = pread(fd, p, len, at);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
@@ -84,6 +88,10 @@ int ring_open(int dirfd, const char *name, size_t size, struct ring **ret, struc
     autofree struct ring *r = calloc(1, sizeof(*r));
     if (!r)
         return err_nomem(e);
+    if (strlen(name) > NAME_MAX_LEN)
+        return err_set(e, ERR_INTERNAL, "the name '%s' is too long", name);
+    memcpy(r->name, name, strlen(name));
+    r->dirfd = dirfd;
     r->fd = fd;
     r->size = size;
     r->circle = size + SLACK;
@@ -92,7 +100,7 @@ int ring_open(int dirfd, const char *name, size_t size, struct ring **ret, struc
         if (write_at(r, &h, sizeof(h), 0, e) < 0)
             return -1;
     } else {
-        if (st.st_size >= (off_t)sizeof(h) && read_at(r, &h, sizeof(h), 0, e) < 0)
+        if (st.st_size >= (off_t)sizeof(h) && read_at(fd, &h, sizeof(h), 0, e) < 0)
             return -1;
         if (st.st_size < (off_t)sizeof(h) || h.magic != RING_MAGIC || h.version != RING_VERSION ||
             h.size != size)
@@ -112,6 +120,14 @@ void ring_free(struct ring *r)
     fd_close(r->fd);
     pthread_mutex_destroy(&r->lock);
     free(r);
+}
+
+void ring_park(struct ring *r)
+{
+    pthread_mutex_lock(&r->lock);
+    fd_close(r->fd);
+    r->fd = -1;
+    pthread_mutex_unlock(&r->lock);
 }
 
 /* A piece of at most SLACK bytes. */
@@ -172,6 +188,25 @@ uint64_t ring_end(struct ring *r)
     return end;
 }
 
+static int copy_locked(struct ring *r, uint64_t from, void *buf, size_t len, struct err *e)
+{
+    autoclose int own = -1;
+    int fd = r->fd;
+    if (fd < 0) {
+        own = openat(r->dirfd, r->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+        if (own < 0 && errno == ENOENT)
+            return err_set(e, ERR_OFFSET_GONE, "this output is not kept any more");
+        if (own < 0)
+            return err_sys(e, ERR_INTERNAL, errno, "cannot open output file '%s'", r->name);
+        fd = own;
+    }
+    size_t at = (size_t)(from % r->circle);
+    size_t first = len < r->circle - at ? len : r->circle - at;
+    if (read_at(fd, buf, first, DATA_AT + (off_t)at, e) < 0)
+        return -1;
+    return len > first ? read_at(fd, (uint8_t *)buf + first, len - first, DATA_AT, e) : 0;
+}
+
 static int64_t read_locked(struct ring *r, uint64_t *offset, void *buf, size_t cap,
                            uint64_t *ret_lost, struct err *e)
 {
@@ -184,13 +219,8 @@ static int64_t read_locked(struct ring *r, uint64_t *offset, void *buf, size_t c
         cap = 0;
     else if (cap > r->end - from)
         cap = (size_t)(r->end - from);
-    if (cap > 0) {
-        size_t at = (size_t)(from % r->circle);
-        size_t first = cap < r->circle - at ? cap : r->circle - at;
-        if (read_at(r, buf, first, DATA_AT + (off_t)at, e) < 0 ||
-            (cap > first && read_at(r, (uint8_t *)buf + first, cap - first, DATA_AT, e) < 0))
-            return -1;
-    }
+    if (cap > 0 && copy_locked(r, from, buf, cap, e) < 0)
+        return -1;
     *ret_lost = lost;
     *offset = from + cap;
     return (int64_t)cap;

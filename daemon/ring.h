@@ -13,9 +13,12 @@
 
 struct ring;
 
-/* Opens or creates `name` below dirfd (borrowed, duplicated). */
+/* Opens or creates `name` below dirfd (borrowed; must outlive the ring). */
 int ring_open(int dirfd, const char *name, size_t size, struct ring **ret, struct err *e);
 void ring_free(struct ring *r);                       /* keeps the file */
+/* Nothing will be written any more: gives the descriptor back. Reading opens the file for each call;
+ * when somebody has removed it meanwhile it fails with ERR_OFFSET_GONE. */
+void ring_park(struct ring *r);
 /* Appends at `offset`, which must be <= end: bytes before end are known already and skipped.
  * An offset beyond end is ERR_GUEST. */
 int ring_write(struct ring *r, uint64_t offset, const void *data, size_t len, struct err *e);

@@ -212,3 +212,22 @@ TEST(reader_and_writer_at_once)
     ring_free(r);
     close(fd);
 }
+
+TEST(a_parked_ring_is_read_without_a_descriptor)
+{
+    struct err e = ERR_INIT;
+    int fd = open_dir(), before = test_count_fds();
+    struct ring *r = open_ring(fd);
+    put(r, 0, SIZE + 500);
+    ring_park(r);
+    ring_park(r);
+    ASSERT_EQ(test_count_fds(), before);
+    check_all(r, 0, 500);
+    ASSERT_ERR(ring_write(r, SIZE + 500, "x", 1, &e), e, ERR_INTERNAL);
+    ASSERT_SYS(unlinkat(fd, "r.out", 0));
+    uint8_t buf[8];
+    uint64_t offset = 1000, lost;
+    ASSERT_ERR(ring_read(r, &offset, buf, sizeof(buf), &lost, &e), e, ERR_OFFSET_GONE);
+    ring_free(r);
+    close(fd);
+}
