@@ -11,8 +11,11 @@
 #include "common/sbuf.h"
 #include "daemon/store_steps.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static const char *const statement_text[] = {
 #define STORE_TEXT(id, sql) [id] = sql,
@@ -224,6 +227,17 @@ static int prepare_all(struct store *st, struct err *e)
 
 AUTO_DEFINE(store, struct store, store_close)
 
+/* Environments of sandboxes are in it, so it is its owner's only; SQLite gives the files beside it
+ * the same mode. Before SQLite opens it, since closing any descriptor of it drops SQLite's locks. */
+static int make_private(const char *path, struct err *e)
+{
+    autoclose int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+    if (fd < 0 || fchmod(fd, 0600) < 0)
+        return err_sys(e, ERR_UNAVAILABLE, errno, "cannot open the database %s", path);
+    return 0;
+}
+
 int store_open(const char *path, struct store **ret, struct err *e)
 {
     autotype(store) struct store *st = calloc(1, sizeof(*st));
@@ -231,6 +245,8 @@ int store_open(const char *path, struct store **ret, struct err *e)
     if (!st)
         return err_nomem(e);
     pthread_mutex_init(&st->lock, NULL);
+    if (make_private(path, e) < 0)
+        return -1;
     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX |
                 SQLITE_OPEN_NOFOLLOW;
     if (sqlite3_open_v2(path, &st->db, flags, NULL) != SQLITE_OK) {
