@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * libcurl is told of a Unix socket, which keeps it from looking up names and from using a proxy; the
- * address it really connects to comes from host_dial_prepare(), so that a socket, an ssh and their
- * failures look the same.
+ * libcurl is told of a Unix socket, which keeps it from looking up names and from using a proxy;
+ * the address it really connects to comes from host_dial_prepare(), so that a socket, an ssh and
+ * their failures look the same.
  */
 #include "client/api_client.h"
 #include "client/progress.h"

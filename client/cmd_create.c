@@ -9,8 +9,8 @@
 #include "common/name.h"
 #include <string.h>
 
-/* DIR, DIR:ro or DIR:rw. The daemon resolves the path with our rights; here it only becomes absolute,
- * as the daemon has another working directory. */
+/* DIR, DIR:ro or DIR:rw. The daemon resolves the path with our rights; here it only becomes
+ * absolute, as the daemon has another working directory. */
 static int workspace_parse(const struct app *app, const char *given, struct api_workspace *ret,
                            struct err *e)
 {
@@ -70,8 +70,8 @@ static int request_fill(const struct app *app, const struct create_opts *o,
 {
     if (o->name && !name_valid(o->name)) {
         err_set(e, ERR_USAGE, "--name: '%s' is not a name for a sandbox", o->name);
-        return err_hint(e, "names are of a-z, 0-9 and _.-, begin with a letter or digit, and are at "
-                           "most %d long", LIMIT_NAME);
+        return err_hint(e, "names are of a-z, 0-9 and _.-, begin with a letter or digit, and "
+                           "are at most %d long", LIMIT_NAME);
     }
     if ((o->name && !(req->name = strdup(o->name))) ||
         (o->image && !(req->image = strdup(o->image))))

@@ -114,7 +114,8 @@ COMMAND(cmd_exec)
         r = out_line(exec.id, e);
     } else if (r == 0) {
         const struct stream_spec spec = {
-            .sandbox = args[0], .exec = exec.id, .tty = o->tty, .stdin = o->interactive, .keys = keys,
+            .sandbox = args[0], .exec = exec.id, .tty = o->tty, .stdin = o->interactive,
+            .keys = keys,
         };
         r = exec_stream_run(app, &spec, e);
     }

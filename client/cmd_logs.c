@@ -94,7 +94,7 @@ static int add_options(const struct logs_opts *o, struct sbuf *path, struct err 
         }
         if (!parse_time(o->since, &us) && !parse_duration(o->since, &ms)) {
             err_set(e, ERR_USAGE, "--since: '%s' is not a time", o->since);
-            return err_hint(e, "times are written like 2026-01-31T08:00:00Z, or 10m for so long ago");
+            return err_hint(e, "times are like 2026-01-31T08:00:00Z, or 10m for so long ago");
         }
         url_query(path, "since", o->since);
     }

@@ -10,7 +10,8 @@
 #define SANDBOX .complete = COMPLETE_SANDBOX
 
 static const struct opt create_opts[] = {
-    OPT(struct create_opts, name, "name", 'n', OPT_STR, "NAME", "name of the sandbox; made up otherwise"),
+    OPT(struct create_opts, name, "name", 'n', OPT_STR, "NAME",
+        "name of the sandbox; made up otherwise"),
     OPT(struct create_opts, workspace, "workspace", 'w', OPT_STR, "DIR[:ro]",
         "directory to share, seen at /workspace; :ro for reading only", .complete = COMPLETE_DIR),
     OPT(struct create_opts, image, "image", 0, OPT_STR, "IMAGE", "image to start from",
@@ -121,8 +122,8 @@ static const struct opt help_opts[] = {
 
 const struct command commands[] = {
     { "create", NULL, "", "create a sandbox and start it",
-      "Makes a virtual machine from an image and starts it. The name goes to stdout once commands can "
-      "be run in it.\n\n"
+      "Makes a virtual machine from an image and starts it. The name goes to stdout once commands "
+      "can be run in it.\n\n"
       "Without --workspace no directory of the host is shared. A relative directory is one of this "
       "machine; with a daemon reached by ssh the directory is over there and has to be absolute.",
       "sbx create --name box --workspace .\n"
@@ -152,12 +153,14 @@ const struct command commands[] = {
       "sbx ls --filter state=running\n"
       "sbx ls --format '{{.Name}}\\t{{.Image.Name}}\\t{{.Labels.team}}'\n",
       OPTS(ls_opts, list_opts), .run = cmd_ls },
-    { "inspect", NULL, "NAME...", "show all that is known of sandboxes", "A JSON array, or text by --format.",
+    { "inspect", NULL, "NAME...", "show all that is known of sandboxes",
+      "A JSON array, or text by --format.",
       NULL, OPTS(inspect_opts, inspect_opts), .min_args = 1, .max_args = ANY, SANDBOX,
       .run = cmd_inspect },
     { "start", NULL, "NAME...", "start sandboxes that are stopped", NULL, NULL, .min_args = 1,
       .max_args = ANY, SANDBOX, .run = cmd_start },
-    { "stop", NULL, "NAME...", "shut sandboxes down", "The disk is kept; 'sbx start' goes on from it.",
+    { "stop", NULL, "NAME...", "shut sandboxes down",
+      "The disk is kept; 'sbx start' goes on from it.",
       NULL, OPTS(stop_opts, stop_opts), .min_args = 1, .max_args = ANY, SANDBOX, .run = cmd_stop },
     { "restart", NULL, "NAME...", "stop sandboxes and start them again", NULL, NULL, .min_args = 1,
       .max_args = ANY, SANDBOX, .run = cmd_restart },
@@ -168,7 +171,8 @@ const struct command commands[] = {
       "The log of the agent in the guest, or with --console what the machine printed. Control "
       "characters are shown and not obeyed, unless --raw is given.", NULL,
       OPTS(logs_opts, logs_opts), .min_args = 1, .max_args = 1, SANDBOX, .run = cmd_logs },
-    { "images", NULL, "", "list images", NULL, NULL, OPTS(execs_opts, list_opts), .run = cmd_images },
+    { "images", NULL, "", "list images", NULL, NULL, OPTS(execs_opts, list_opts),
+      .run = cmd_images },
     { "image ls", "list", "", "list images", NULL, NULL, OPTS(execs_opts, list_opts),
       .run = cmd_images },
     { "image inspect", NULL, "IMAGE...", "show all that is known of images", NULL, NULL,

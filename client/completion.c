@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * completion: the scripts for shells only hand the words over to `sbx __complete`, which answers
- * from the tables and from the daemon: "word<TAB>description" lines, or ":files" or ":dirs" where the
- * shell itself knows better. So the three of them agree, and names are the live ones.
+ * from the tables and from the daemon: "word<TAB>description" lines, or ":files" or ":dirs" where
+ * the shell itself knows better. So the three of them agree, and names are the live ones.
  */
 #include "client/api_client.h"
 #include "client/app.h"

@@ -18,7 +18,8 @@ static int env_add(const char *s, struct strv *ret, struct err *e)
     autosbuf struct sbuf b = SBUF(LIMIT_ENV_BYTES + 1);
 
     if (!env_key_valid(s, len)) {
-        err_set(e, ERR_USAGE, "'%.*s' is not the name of a variable", (int)(len < 80 ? len : 80), s);
+        err_set(e, ERR_USAGE, "'%.*s' is not the name of a variable",
+                (int)(len < 80 ? len : 80), s);
         return err_hint(e, "names are of letters, digits and _, and begin with no digit");
     }
     if (eq)
@@ -58,7 +59,8 @@ static int env_file(const char *path, struct strv *ret, struct err *e)
     return 0;
 }
 
-int env_collect(const struct strv *files, const struct strv *given, struct strv *ret, struct err *e)
+int env_collect(const struct strv *files, const struct strv *given, struct strv *ret,
+                struct err *e)
 {
     for (size_t i = 0; i < files->n; i++)
         if (env_file(files->items[i], ret, e) < 0)

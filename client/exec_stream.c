@@ -169,11 +169,18 @@ static int take_stdin(struct session *s, struct err *e)
 
 /* ---- from the daemon ----------------------------------------------------------------------- */
 
-static int lost(struct session *s, const char *why, struct err *e)
+/* sys 0: it was closed. */
+static int lost(struct session *s, int sys, struct err *e)
 {
-    err_set(e, ERR_UNREACHABLE, "the connection to sandboxd was lost: %s", why);
+    static const char what[] = "the connection to sandboxd was lost";
+
+    if (sys)
+        err_sys(e, ERR_UNREACHABLE, sys, "%s", what);
+    else
+        err_set(e, ERR_UNREACHABLE, "%s", what);
     host_explain(&s->app->host, e);
-    return err_hint(e, "'sbx execs %s' says whether exec %s still runs, 'sbx attach' takes it up again",
+    return err_hint(e, "'sbx execs %s' says whether exec %s still runs, 'sbx attach' goes on "
+                       "with it",
                     s->spec->sandbox, s->spec->exec);
 }
 
@@ -282,7 +289,7 @@ static int receive(struct session *s, struct err *e)
     if (n < 0 && (errno == EINTR || errno == EAGAIN))
         return 0;
     if (n <= 0)
-        return lost(s, n ? strerror(errno) : "it was closed", e);
+        return lost(s, n ? errno : 0, e);
     s->up.n += (size_t)n;
     return take_records(s, e);
 }
@@ -306,8 +313,8 @@ static void post_signal(const struct session *s, int signo)
     url_add(&path, s->spec->exec);
     sbuf_lit(&path, "/signal");
     snprintf(body, sizeof(body), "{\"signal\":\"%d\"}", signo);
-    client_call(&app, &(struct call){ .method = "POST", .path = sbuf_str(&path), .body = body }, NULL,
-                &ignored);
+    const struct call call = { .method = "POST", .path = sbuf_str(&path), .body = body };
+    client_call(&app, &call, NULL, &ignored);
     _exit(0);
 }
 
@@ -351,9 +358,6 @@ static void take_signal(struct session *s)
     switch (signo) {
     case SIGWINCH:
         s->resize = true;
-        break;
-    case SIGCHLD:
-        /* Children of post_signal(); ssh is left for host_explain(). */
         break;
     case SIGCONT:
         tty_resume();

@@ -75,7 +75,8 @@ void help_command(struct sbuf *b, const struct command *c)
     sbuf_fmt(b, "%c%s.\n", c->help[0] - 'a' + 'A', c->help + 1);
     if (c->alias) {
         const char *space = strchr(c->name, ' ');
-        sbuf_fmt(b, "Also: sbx %.*s%s\n", space ? (int)(space - c->name) + 1 : 0, c->name, c->alias);
+        sbuf_fmt(b, "Also: sbx %.*s%s\n", space ? (int)(space - c->name) + 1 : 0, c->name,
+                 c->alias);
     }
     if (c->text) {
         sbuf_chr(b, '\n');
@@ -108,8 +109,8 @@ void help_overview(struct sbuf *b)
             add_command_line(b, c);
     sbuf_lit(b, "\nEverywhere:\n");
     add_opts(b, global_opts);
-    sbuf_lit(b, "\nThe daemon is found by --host, else SBX_HOST, else SBX_SOCKET (a path), else at\n"
-                "/run/sandboxd/sandboxd.sock. 'sbx help COMMAND' says more about a command.\n");
+    sbuf_lit(b, "\nThe daemon is found by --host, else SBX_HOST, else SBX_SOCKET (a path), else\n"
+                "at /run/sandboxd/sandboxd.sock. 'sbx help COMMAND' says more about a command.\n");
 }
 
 void help_group(struct sbuf *b, const char *group)
@@ -177,7 +178,7 @@ static void man_opts(struct sbuf *b, const struct opt *table)
         }
         sbuf_chr(b, '\n');
         add_roff(b, o->help);
-        sbuf_lit(b, ".\n");
+        sbuf_chr(b, '\n');
     }
 }
 

@@ -14,8 +14,11 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#define SSH_END_MS 1000
+
 /* The last ssh started, so that its end can explain a broken connection. */
 static pid_t ssh_pid = -1;
+static int ssh_pidfd = -1;
 
 void host_done(struct host *h)
 {
@@ -151,15 +154,17 @@ static int unreachable(const char *path, int sys, struct err *e)
         return err_hint(e, "start sandboxd there, or name another socket with --host or SBX_HOST");
     case ECONNREFUSED:
         err_set(e, ERR_UNREACHABLE, "cannot reach sandboxd at %s: nothing listens there", path);
-        return err_hint(e, "sandboxd is not running; start it with 'sudo systemctl start sandboxd'");
+        return err_hint(e, "start sandboxd with 'sudo systemctl start sandboxd'");
     case EACCES:
     case EPERM:
         err_set(e, ERR_UNREACHABLE, "cannot reach sandboxd at %s: permission denied", path);
         if (stat(path, &st) == 0 && (st.st_mode & 0060) && st.st_gid != 0) {
-            const struct group *gr = getgrgid(st.st_gid);
-            if (gr)
-                return err_hint(e, "join its group with 'sudo usermod -aG %s $USER' and log in again",
-                                gr->gr_name);
+            struct group gr;
+            struct group *found = NULL;
+            char buf[4096];
+            if (getgrgid_r(st.st_gid, &gr, buf, sizeof(buf), &found) == 0 && found)
+                return err_hint(e, "join its group with 'sudo usermod -aG %s $USER' and log in "
+                                   "again", gr.gr_name);
         }
         return err_hint(e, "the socket is for members of its group and for root (sudo)");
     default:
@@ -261,7 +266,8 @@ static void add_shell_word(struct sbuf *b, const char *s)
     sbuf_chr(b, '\'');
 }
 
-static int ssh_arguments(const struct host *h, const char *program, struct strv *argv, struct err *e)
+static int ssh_arguments(const struct host *h, const char *program, struct strv *argv,
+                         struct err *e)
 {
     static const char *const first[] = { "-T", "-o", "ConnectTimeout=30", "-o",
                                          "ServerAliveInterval=30" };
@@ -306,7 +312,9 @@ static int start_ssh(const struct host *h, int end, struct err *e)
         .stderr_fd = STDERR_FILENO,
         .prepare = ignore_sigint,
     };
-    return proc_spawn(&spec, &ssh_pid, NULL, e);
+    fd_close(ssh_pidfd);
+    ssh_pidfd = -1;
+    return proc_spawn(&spec, &ssh_pid, &ssh_pidfd, e);
 }
 
 static int connect_ssh(const struct host *h, int *ret_fd, struct err *e)
@@ -364,19 +372,14 @@ void host_dial_done(struct host_dial *d)
 
 void host_explain(const struct host *h, struct err *e)
 {
+    struct err ignored = ERR_INIT;
     int status = 0;
 
     if (h->kind != HOST_SSH || ssh_pid <= 0)
         return;
     /* Its output ends a moment before it does. */
-    for (int i = 0; i < 20; i++) {
-        pid_t pid = waitpid(ssh_pid, &status, WNOHANG);
-        if (pid == ssh_pid)
-            break;
-        if (pid < 0 || i == 19)
-            return;
-        usleep(50 * 1000);
-    }
+    if (proc_wait(ssh_pid, ssh_pidfd, deadline_in(SSH_END_MS), &status, &ignored) <= 0)
+        return;
     ssh_pid = -1;
     if (WIFEXITED(status) && WEXITSTATUS(status) == 127) {
         err_set(e, ERR_UNREACHABLE, "cannot reach sandboxd through %s: sbx is not installed there",

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * host: where the daemon is and how to get there. unix:///PATH is a socket on this machine,
- * ssh://[USER@]HOST[:PORT][/PATH] runs `sbx system dial-stdio` over there and talks through it. Both
- * give a connected stream socket; nothing above this file knows the difference.
+ * ssh://[USER@]HOST[:PORT][/PATH] runs `sbx system dial-stdio` over there and talks through it.
+ * Both give a connected stream socket; nothing above this file knows the difference.
  */
 #pragma once
 

@@ -151,7 +151,8 @@ int json_items(const char *text, size_t len, const char *key, struct strv *ret, 
             depth--;
         } else if (c == '"') {
             size_t n = string_length(text + i, len - i);
-            bool found = depth == 1 && n == strlen(key) + 2 && memcmp(text + i + 1, key, n - 2) == 0;
+            bool found = depth == 1 && n == strlen(key) + 2 &&
+                         memcmp(text + i + 1, key, n - 2) == 0;
             i += n;
             while (i < len && blank(text[i]))
                 i++;

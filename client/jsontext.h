@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * jsontext: JSON of the daemon shown as it came, with fields this client does not know. The text has
- * been through json_decode_lenient() before, so its syntax is right.
+ * jsontext: JSON of the daemon shown as it came, with fields this client does not know. The text
+ * has been through json_decode_lenient() before, so its syntax is right.
  */
 #pragma once
 

@@ -7,7 +7,8 @@
 const struct opt global_opts[] = {
     OPT(struct opts_global, host, "host", 'H', OPT_STR, "URL",
         "daemon to talk to: unix:///PATH or ssh://[USER@]HOST[:PORT][/PATH]"),
-    OPT(struct opts_global, debug, "debug", 0, OPT_FLAG, NULL, "say on stderr what is asked of the daemon"),
+    OPT(struct opts_global, debug, "debug", 0, OPT_FLAG, NULL,
+        "say on stderr what is asked of the daemon"),
     OPT(struct opts_global, help, "help", 'h', OPT_FLAG, NULL, "say how it is used"),
     OPT_END
 };
@@ -194,7 +195,7 @@ static int parse_long(const struct parser *p, const char *word, const char *next
     return unknown_long(p, word, len, e);
 }
 
-/* "-itu root", "-eK=V", "-e K=V", "-e=K=V" is not special: docker's habit of "-e=K=V" is. */
+/* "-itu root", "-eK=V", "-e K=V", and as docker has it "-e=K=V". */
 static int parse_letters(const struct parser *p, const char *word, const char *next, struct err *e)
 {
     for (const char *s = word; *s; s++) {
@@ -264,7 +265,8 @@ static int check_count(const struct command *c, char **args, size_t n, struct er
 int opts_parse(const struct command *c, int argc, char **argv, struct opts_global *g, void *opts,
                char **args, size_t *ret_n, struct err *e)
 {
-    const struct parser p = { .tables = { c->opts, global_opts }, .bases = { opts, g }, .command = c };
+    const struct parser p = { .tables = { c->opts, global_opts }, .bases = { opts, g },
+                              .command = c };
     bool ended = false;
     size_t n = 0;
 

@@ -4,9 +4,9 @@
  * part of the manual page all read the same rows, so nothing is typed twice.
  *
  * Values go into a struct of the command, at the row's offset. Words are borrowed from argv; only
- * lists own memory (opts_done). Options and names may come in any order, `--` ends the options; with
- * CMD_STOP_EARLY the first word that is no option ends them too, so that what follows it belongs to
- * another program.
+ * lists own memory (opts_done). Options and names may come in any order, `--` ends the options;
+ * with CMD_STOP_EARLY the first word that is no option ends them too, so that what follows it
+ * belongs to another program.
  */
 #pragma once
 
@@ -97,8 +97,8 @@ int opts_parse(const struct command *c, int argc, char **argv, struct opts_globa
 void opts_done(const struct command *c, void *opts);
 
 /* The command the first words of argv name, by name or alias; *ret_used words of it. NULL with the
- * error set (and a near name in the hint) if there is none. A group alone ("image") is an error that
- * names its members. */
+ * error set (and a near name in the hint) if there is none. A group alone ("image") is an error
+ * that names its members. */
 const struct command *command_find(int argc, char **argv, int *ret_used, struct err *e);
 /* Whether words of the table begin with this one: "image". */
 bool command_is_group(const char *word);

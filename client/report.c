@@ -23,8 +23,7 @@ void note(const char *fmt, ...)
     fprintf(stderr, "sbx: %s\n", sbuf_str(&b));
 }
 
-int for_each_name(struct app *app, char **names, size_t n,
-                  int (*fn)(struct app *app, const char *name, void *arg, struct err *e), void *arg)
+int for_each_name(struct app *app, char **names, size_t n, name_fn *fn, void *arg)
 {
     int status = 0;
 

@@ -98,8 +98,9 @@ static int no_field(const char *path, size_t len, const struct jfield *table, st
     err_set(e, ERR_USAGE, "template: there is no field '.%.*s'", (int)len, path);
     for (const struct jfield *r = table; r->key; r++)
         sbuf_fmt(&names, "%s%s", r == table ? "" : " ", r->key);
-    return err_hint(e, names.failed ? "see 'sbx inspect' for the names of fields" : "fields are: %s",
-                    sbuf_str(&names));
+    if (names.failed)
+        return err_hint(e, "'{{json .}}' shows all of them");
+    return err_hint(e, "fields are: %s", sbuf_str(&names));
 }
 
 /* Finds the field of ".a.b". For a key of a map: the row of the map and *ret_key. */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * template: {{.Name}} in the text of --format, filled from a struct by its JSON table, so that every
- * field of the API can be named. Names may be written as in JSON (created_at) or as docker's users
- * know them (CreatedAt); a dot goes into an object or a map ({{.image.name}}, {{.labels.team}}).
- * {{json .}} and {{json .field}} give JSON. \t and \n stand for tab and newline.
+ * template: {{.Name}} in the text of --format, filled from a struct by its JSON table, so that
+ * every field of the API can be named. Names may be written as in JSON (created_at) or as docker's
+ * users know them (CreatedAt); a dot goes into an object or a map ({{.image.name}},
+ * {{.labels.team}}). {{json .}} and {{json .field}} give JSON. \t and \n stand for tab and newline.
  */
 #pragma once
 

@@ -15,11 +15,11 @@ static struct {
 /* Private modes a program may leave behind, and what they are when nobody changed them. */
 static const struct { uint16_t mode; bool normal; } modes[] = {
     { 1, false },       /* cursor keys of applications */
-    { 9, false },    { 1000, false }, { 1001, false }, { 1002, false }, { 1003, false },   /* mouse */
-    { 1004, false }, { 1005, false }, { 1006, false }, { 1015, false }, /* focus; mouse reports */
+    { 9, false },    { 1000, false }, { 1001, false }, { 1002, false }, { 1003, false },
+    { 1004, false }, { 1005, false }, { 1006, false }, { 1015, false }, /* mouse and focus */
     { 25, true },       /* cursor is visible */
     { 2004, false },    /* bracketed paste */
-    { 47, false },   { 1047, false }, { 1049, false },  /* other screen: last, it restores the cursor */
+    { 47, false },   { 1047, false }, { 1049, false },  /* other screen: last */
 };
 
 static struct {
@@ -195,7 +195,7 @@ void tty_watch(const uint8_t *data, size_t len)
 static int detach_invalid(const char *text, struct err *e)
 {
     err_set(e, ERR_USAGE, "'%s' is not a sequence of keys", text);
-    return err_hint(e, "keys are letters or ctrl-X with commas between, as in " DETACH_KEYS_DEFAULT);
+    return err_hint(e, "keys are letters or ctrl-X with commas between: " DETACH_KEYS_DEFAULT);
 }
 
 int detach_keys_parse(const char *text, struct detach_keys *ret, struct err *e)

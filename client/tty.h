@@ -4,9 +4,9 @@
  * tty_restore() is the only way back: it is called on every way out, by atexit() and by handlers of
  * deadly signals too, does nothing the second time, and is safe in a signal handler.
  *
- * Programs in the guest switch on modes of the terminal (other screen, mouse, bracketed paste). They
- * switch them off again when they end, but not when the connection does: tty_watch() notes what is
- * on, and tty_restore() puts it back.
+ * Programs in the guest switch on modes of the terminal (other screen, mouse, bracketed paste).
+ * They switch them off again when they end, but not when the connection does: tty_watch() notes
+ * what is on, and tty_restore() puts it back.
  */
 #pragma once
 
@@ -20,7 +20,8 @@ int tty_raw(int fd, struct err *e);
 void tty_restore(void);
 /* After a stop: raw again if this process is in the foreground. */
 void tty_resume(void);
-/* Size of the first of stdout, stdin, stderr that is a terminal. false: none, or it does not know. */
+/* Size of the first of stdout, stdin, stderr that is a terminal. false: none, or it does not know.
+ * */
 bool tty_size(uint16_t *ret_rows, uint16_t *ret_cols);
 /* Output on its way to the terminal, in pieces of any length. */
 void tty_watch(const uint8_t *data, size_t len);

@@ -24,7 +24,8 @@ static int broken(struct app *app, const char *why, struct err *e)
     return -1;
 }
 
-static int read_more(struct app *app, struct upgrade *u, size_t max, int64_t deadline, struct err *e)
+static int read_more(struct app *app, struct upgrade *u, size_t max, int64_t deadline,
+                     struct err *e)
 {
     int ready = io_wait(u->fd, POLLIN, deadline, e);
     ssize_t n = -1;
@@ -38,7 +39,7 @@ static int read_more(struct app *app, struct upgrade *u, size_t max, int64_t dea
     if (n < 0 && errno == EINTR)
         return 0;
     if (n <= 0)
-        return broken(app, n ? strerror(errno) : "it was closed", e);
+        return broken(app, n ? "it was reset" : "it was closed", e);
     u->n += (size_t)n;
     return 0;
 }
@@ -64,8 +65,8 @@ static void header_value(const char *head, const char *name, char *ret, size_t s
     }
 }
 
-static int refused(struct app *app, struct upgrade *u, int status, const char *head, int64_t deadline,
-                   struct err *e)
+static int refused(struct app *app, struct upgrade *u, int status, const char *head,
+                   int64_t deadline, struct err *e)
 {
     char value[32];
     uint32_t want = 0;

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 from fake_daemon import *  # noqa: F401,F403 (fixtures)
-from fake_daemon import BOX_ID, EXEC_ID, an_exec, error, sandbox, wait_for
+from fake_daemon import BOX_ID, EXEC_ID, ROOT, an_exec, error, sandbox, wait_for
 
 
 def lines(text):
@@ -491,3 +491,30 @@ def test_closed_standard_fds(daemon, sbx):
     script = '"$0" ls -q >&- 2>&- <&-; echo $?; "$0" ls -q <&-'
     r = subprocess.run(["sh", "-c", script, sbx.binary], env=sbx.env, stdout=subprocess.PIPE)
     assert r.stdout.decode().split()[-1] == BOX_ID
+
+
+# ---- the manual ------------------------------------------------------------------------------
+
+MANUAL = os.path.join(ROOT, "docs", "man", "sbx.1")
+BEGIN, END = '.\\" begin: sbx help --man\n', '.\\" end: sbx help --man\n'
+
+
+def test_manual_says_what_the_program_does(sbx):
+    """SBX_UPDATE=1 rewrites the part that is made from the table of commands."""
+    with open(MANUAL) as f:
+        text = f.read()
+    head, rest = text.split(BEGIN)
+    made, tail = rest.split(END)
+    want = sbx("help", "--man").stdout
+    if os.environ.get("SBX_UPDATE") and made != want:
+        with open(MANUAL, "w") as f:
+            f.write(head + BEGIN + want + END + tail)
+        made = want
+    assert made == want, "run with SBX_UPDATE=1 and look at the change"
+
+
+def test_manual_is_clean_roff(sbx):
+    if not any(os.access(os.path.join(d, "groff"), os.X_OK) for d in os.environ["PATH"].split(":")):
+        pytest.skip("no groff")
+    r = subprocess.run(["groff", "-man", "-Tutf8", "-ww", "-z", MANUAL], stderr=subprocess.PIPE)
+    assert r.returncode == 0 and r.stderr == b""

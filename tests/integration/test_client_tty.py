@@ -368,7 +368,7 @@ def test_tmux_window_closed_hangs_up(daemon, tmux):
         except EOFError:
             closed.set()
     daemon.exec(stream, tty=True, stdin=True)
-    tmux.line('exec "$SBX" exec -it box bash')
+    tmux.line('"$SBX" exec -it box bash')
     tmux.until("guest>")
     tmux.run("kill-session")
     assert closed.wait(10)

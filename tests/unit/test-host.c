@@ -19,7 +19,11 @@ TEST(unix_hosts)
 
 TEST(ssh_hosts)
 {
-    static const struct { const char *url, *user, *name; uint32_t port; const char *path; } good[] = {
+    static const struct {
+        const char *url, *user, *name;
+        uint32_t port;
+        const char *path;
+    } good[] = {
         { "ssh://far", NULL, "far", 0, NULL },
         { "ssh://far/", NULL, "far", 0, NULL },
         { "ssh://me@far.example:2222/run/s", "me", "far.example", 2222, "/run/s" },
@@ -47,9 +51,10 @@ TEST(ssh_hosts)
 TEST(what_is_no_host)
 {
     static const char *const bad[] = {
-        "", "unix://", "unix://relative", "/run/x", "ssh://", "ssh://-oProxyCommand=x", "ssh://@far",
-        "ssh://-l@far", "ssh://far:0", "ssh://far:65536", "ssh://far:", "ssh://far:x", "ssh://[::1",
-        "ssh://[::1]x", "ssh://a b", "ssh://a;b", "ssh://$(x)", "tcp://far:1", "http://far", "far",
+        "", "unix://", "unix://relative", "/run/x", "ssh://", "ssh://-oProxyCommand=x",
+        "ssh://@far", "ssh://-l@far", "ssh://far:0", "ssh://far:65536", "ssh://far:",
+        "ssh://far:x", "ssh://[::1", "ssh://[::1]x", "ssh://a b", "ssh://a;b", "ssh://$(x)",
+        "tcp://far:1", "http://far", "far",
     };
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         struct host h = { 0 };

@@ -48,7 +48,8 @@ TEST(items)
 /* The daemon may be another program: nothing may be read beyond the end. */
 TEST(items_of_broken_text)
 {
-    static const char *const bad[] = { "", "{", "{\"k\"", "{\"k\":", "{\"k\":[", "{\"k\":[1,", "{\"k\":\"",
+    static const char *const bad[] = { "", "{", "{\"k\"", "{\"k\":", "{\"k\":[", "{\"k\":[1,",
+                                       "{\"k\":\"",
                                        "{\"k\":{}}", "[]", "{\"k\\", "\"", "{\"k\":[\"\\" };
     struct err e;
 

@@ -74,7 +74,8 @@ TEST(sequences_that_are_none)
 /* Modes on a pty, seen from its other end. */
 TEST(modes_are_undone_in_pieces_of_any_length)
 {
-    static const char on[] = "x\033[?1049h\033[1;2Hy\033[?25l\033\033[?2004;1000h\033[?7h\033[?2004l";
+    static const char on[] = "x\033[?1049h\033[1;2Hy\033[?25l\033\033[?2004;1000h\033[?7h"
+                             "\033[?2004l";
     struct err e = ERR_INIT;
 
     for (size_t step = 1; step < sizeof(on); step += 5) {
@@ -87,7 +88,8 @@ TEST(modes_are_undone_in_pieces_of_any_length)
         tcgetattr(slave, &before);
         ASSERT_OK(tty_raw(slave, &e), e);
         for (size_t i = 0; i < sizeof(on) - 1; i += step)
-            tty_watch((const uint8_t *)on + i, sizeof(on) - 1 - i < step ? sizeof(on) - 1 - i : step);
+            tty_watch((const uint8_t *)on + i,
+                      sizeof(on) - 1 - i < step ? sizeof(on) - 1 - i : step);
         /* The terminal waits for its output to be taken before settings change. */
         if (fork() == 0) {
             size_t n = 0;
