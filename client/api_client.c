@@ -13,6 +13,7 @@
 #include "common/name.h"
 #include <assert.h>
 #include <curl/curl.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -28,6 +29,7 @@ struct client {
     /* of the request that runs */
     struct app *app;
     struct host_dial dial;
+    int fd;                     /* libcurl's last connection, -1 closed */
     struct err connect_error;
     struct sbuf body;
     const struct call *call;
@@ -110,7 +112,18 @@ static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_so
     address->family = AF_UNIX;
     address->addrlen = c->dial.len;
     memcpy(&address->addr, &c->dial.address, c->dial.len);
-    return socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    c->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    return c->fd;
+}
+
+static int close_socket(void *arg, curl_socket_t fd)
+{
+    struct client *c = arg;
+
+    if (c->fd == fd)
+        c->fd = -1;
+    fd_close(fd);
+    return 0;
 }
 
 static size_t take_body(char *data, size_t size, size_t n, void *arg)
@@ -169,7 +182,7 @@ static int app_client(struct app *app, struct client **ret, struct err *e)
     if (!c)
         return err_nomem(e);
     c->app = app;
-    c->dial.hold = -1;
+    c->dial.hold = c->fd = -1;
     c->multi = curl_multi_init();
     c->easy = curl_easy_init();
     c->json_headers = curl_slist_append(NULL, "Content-Type: application/json");
@@ -211,6 +224,8 @@ static void set_up(struct client *c, const struct call *call, const char *url,
     curl_easy_setopt(h, CURLOPT_UNIX_SOCKET_PATH, "/sandboxd");     /* never opened: see above */
     curl_easy_setopt(h, CURLOPT_OPENSOCKETFUNCTION, open_socket);
     curl_easy_setopt(h, CURLOPT_OPENSOCKETDATA, c);
+    curl_easy_setopt(h, CURLOPT_CLOSESOCKETFUNCTION, close_socket);
+    curl_easy_setopt(h, CURLOPT_CLOSESOCKETDATA, c);
     curl_easy_setopt(h, CURLOPT_PROXY, "");
     curl_easy_setopt(h, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
     curl_easy_setopt(h, CURLOPT_NOSIGNAL, 1L);
@@ -372,6 +387,19 @@ int client_call(struct app *app, const struct call *call, struct sbuf *ret, stru
         c->body = SBUF(0);
     }
     return 0;
+}
+
+int client_take_connection(struct app *app)
+{
+    struct client *c = app->client;
+    int fd = -1;
+
+    if (!c || c->fd < 0)
+        return -1;
+    /* libcurl goes on holding its descriptor, and does nothing with it but close it. */
+    fd = fcntl(c->fd, F_DUPFD_CLOEXEC, 0);
+    c->fd = -1;
+    return fd;
 }
 
 int client_decode(const struct jfield *table, const char *text, size_t len, void *out,

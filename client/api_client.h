@@ -47,6 +47,9 @@ int client_fetch(struct app *app, const struct call *call, const struct jfield *
 int client_get(struct app *app, const char *path, const struct jfield *table, void *out,
                struct err *e);
 
+/* The connection of the last call, if it still stands, for another use: -1 if not. Its owner is the
+ * caller. Saves a second login where that is dear (ssh). */
+int client_take_connection(struct app *app);
 /* The error a reply stands for. */
 int client_reply_error(struct app *app, int status, const char *body, size_t len, struct err *e);
 void client_free(struct client *c);

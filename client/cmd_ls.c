@@ -51,18 +51,21 @@ static bool keep(const void *item, const void *arg)
     return kept;
 }
 
-/* state= and label= are the daemon's to decide, name= is ours. */
+/* state= (status= for docker's users) and label= are the daemon's to decide, name= is ours. */
 static int add_filter(const char *filter, struct sbuf *path, struct strv *names, struct err *e)
 {
-    static const char *const keys[] = { "state", "label", "name" };
+    static const struct { const char *key, *query; } keys[] = {
+        { "state", "state" }, { "status", "state" }, { "label", "label" }, { "name", NULL },
+    };
     const char *eq = strchr(filter, '=');
 
     for (size_t i = 0; eq && i < ARRAY_SIZE(keys); i++) {
-        if (strncmp(filter, keys[i], strlen(keys[i])) != 0 || filter + strlen(keys[i]) != eq)
+        size_t len = strlen(keys[i].key);
+        if (strncmp(filter, keys[i].key, len) != 0 || filter + len != eq)
             continue;
-        if (strcmp(keys[i], "name") == 0)
+        if (!keys[i].query)
             return strv_add(names, eq + 1, e);
-        url_query(path, keys[i], eq + 1);
+        url_query(path, keys[i].query, eq + 1);
         return 0;
     }
     err_set(e, ERR_USAGE, "--filter: '%s' is not a filter", filter);

@@ -10,13 +10,13 @@
 #define SANDBOX .complete = COMPLETE_SANDBOX
 
 static const struct opt create_opts[] = {
-    OPT(struct create_opts, name, "name", 'n', OPT_STR, "NAME",
+    OPT(struct create_opts, name, "name", 0, OPT_STR, "NAME",
         "name of the sandbox; made up otherwise"),
-    OPT(struct create_opts, workspace, "workspace", 'w', OPT_STR, "DIR[:ro]",
+    OPT(struct create_opts, workspace, "workspace", 0, OPT_STR, "DIR[:ro]",
         "directory to share, seen at /workspace; :ro for reading only", .complete = COMPLETE_DIR),
     OPT(struct create_opts, image, "image", 0, OPT_STR, "IMAGE", "image to start from",
         .complete = COMPLETE_IMAGE),
-    OPT(struct create_opts, cpus, "cpus", 'c', OPT_U32, "N", "virtual processors"),
+    OPT(struct create_opts, cpus, "cpus", 0, OPT_U32, "N", "virtual processors"),
     OPT(struct create_opts, memory, "memory", 'm', OPT_SIZE, "SIZE", "memory, as in 2G"),
     OPT(struct create_opts, disk, "disk", 0, OPT_SIZE, "SIZE", "size of the root disk, as in 20G"),
     OPT(struct create_opts, env, "env", 'e', OPT_LIST, "K[=V]",

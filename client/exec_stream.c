@@ -201,7 +201,7 @@ static int on_exit_record(struct session *s, const uint8_t *data, size_t len, st
     return 0;
 }
 
-static void on_gap(const uint8_t *data, size_t len)
+static void on_gap(const struct session *s, const uint8_t *data, size_t len)
 {
     uint64_t lost_bytes = 0;
 
@@ -210,8 +210,9 @@ static void on_gap(const uint8_t *data, size_t len)
     for (size_t i = 1; i < 9; i++)
         lost_bytes = lost_bytes << 8 | data[i];
     if (lost_bytes)
-        note("%llu bytes of %s are no longer kept, going on after them\r",
-             (unsigned long long)lost_bytes, data[0] == 2 ? "stderr" : "stdout");
+        note("%llu bytes of %s are no longer kept, going on after them%s",
+             (unsigned long long)lost_bytes, data[0] == 2 ? "stderr" : "stdout",
+             s->raw ? "\r" : "");
 }
 
 /* Output of the record at up.buf that is not written yet. 1: all of it, 0: wait. */
@@ -254,7 +255,7 @@ static int take_record(struct session *s, enum stream_type type, size_t len, str
     case STREAM_ERROR:
         return client_reply_error(s->app, 500, (const char *)payload, len, e);
     case STREAM_GAP:
-        on_gap(payload, len);
+        on_gap(s, payload, len);
         return 1;
     default:
         return 1;       /* of a newer daemon */
@@ -463,7 +464,6 @@ static int run(struct session *s, struct err *e)
     }
     if (catch_signals(s, e) < 0)
         return -1;
-    signal(SIGPIPE, SIG_IGN);
     if (take_records(s, e) < 0)     /* what came with the 101 */
         return -1;
     while (!s->ended)
@@ -488,6 +488,7 @@ int exec_stream_run(struct app *app, const struct stream_spec *spec, struct err 
     url_sandbox(&path, spec->sandbox, "/execs/");
     url_add(&path, spec->exec);
     sbuf_lit(&path, "/attach");
+    signal(SIGPIPE, SIG_IGN);
     if (upgrade_open(app, sbuf_str(&path), &s->up, e) < 0)
         return -1;
     outfd_init(&s->out[0], STDOUT_FILENO);

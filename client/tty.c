@@ -8,6 +8,7 @@
 
 static struct {
     int fd;                         /* terminal in raw mode, -1 none */
+    int out;                        /* where sequences for it go: fd may be open for reading only */
     struct termios saved, raw;
     bool registered;
 } tty = { .fd = -1 };
@@ -32,7 +33,7 @@ static struct {
 static void put(const char *s, size_t len)
 {
     /* What the terminal does not take at once is not worth waiting for. */
-    ssize_t r = write(tty.fd, s, len);
+    ssize_t r = write(tty.out, s, len);
     (void)r;
 }
 
@@ -105,6 +106,7 @@ int tty_raw(int fd, struct err *e)
     cfmakeraw(&tty.raw);
     register_ways_out();
     memset(&watch, 0, sizeof(watch));
+    tty.out = isatty(STDOUT_FILENO) ? STDOUT_FILENO : fd;
     tty.fd = fd;
     if (tcsetattr(fd, TCSADRAIN, &tty.raw) < 0) {
         tty.fd = -1;

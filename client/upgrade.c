@@ -121,10 +121,13 @@ int upgrade_open(struct app *app, const char *path, struct upgrade *u, struct er
                  "Connection: Upgrade\r\nUpgrade: " STREAM_PROTOCOL "\r\n\r\n", path, SBX_VERSION);
     if (b.failed)
         return err_set(e, ERR_USAGE, "the name is too long");
-    if (host_connect(&app->host, &u->fd, e) < 0)
-        return -1;
+    if (app->host.kind == HOST_SSH)
+        u->fd = client_take_connection(app);
     if (app->debug)
-        note("debug: GET %s, upgrade to " STREAM_PROTOCOL, path);
+        note("debug: GET %s, upgrade to " STREAM_PROTOCOL "%s", path,
+             u->fd >= 0 ? " on the same connection" : "");
+    if (u->fd < 0 && host_connect(&app->host, &u->fd, e) < 0)
+        return -1;
     if (io_write_full(u->fd, sbuf_str(&b), b.len, deadline, e) < 0 ||
         take_head(app, u, deadline, e) < 0) {
         upgrade_close(u);

@@ -44,7 +44,7 @@ def test_create_without_workspace_shares_nothing(daemon, sbx):
     ("a:b", "{}/a:b", False), ("..", "{}/..", False)])
 def test_workspace_becomes_absolute(daemon, sbx, tmp, given, path, ro):
     daemon.reply("POST", "/v1/sandboxes", 201, sandbox())
-    assert sbx("create", "-w", given, cwd=tmp).returncode == 0
+    assert sbx("create", "--workspace", given, cwd=tmp).returncode == 0
     assert daemon.requests[0].json["workspace"] == {"path": path.format(tmp), "read_only": ro}
 
 
@@ -247,6 +247,12 @@ def test_ls_filters(daemon, sbx):
     assert daemon.requests[0].path == "/v1/sandboxes?state=running&label=a%2Fb%3Dc%20d%26e"
 
 
+def test_status_is_state(daemon, sbx):
+    daemon.reply("GET", "/v1/sandboxes", 200, {"sandboxes": []})
+    assert sbx("ls", "-f", "status=failed").returncode == 0
+    assert daemon.requests[0].path == "/v1/sandboxes?state=failed"
+
+
 def test_ls_json_lines_keep_what_this_client_does_not_know(daemon, sbx):
     boxes = [sandbox(labels={"k": "v,]}\"\\"}, news=[{"a": [1, 2]}, "}"]), sandbox(name="two")]
     daemon.reply("GET", "/v1/sandboxes", 200, {"more": [1], "sandboxes": boxes, "next": None})
@@ -437,7 +443,7 @@ def test_help(sbx):
     (["cr"], ["create"]), (["image", "r"], ["rm"]), (["rm", "b"], ["box"]), (["rm", "-f", ""], ["box", "other"]),
     (["exec", "-it", "o"], ["other"]), (["exec", "box", "--"], []), (["exec", "box", "l"], []),
     (["create", "--im"], ["--image"]), (["create", "--image", ""], ["debian"]),
-    (["create", "-w", ""], [":dirs"]), (["create", "--env-file", "x"], [":files"]),
+    (["create", "--workspace", ""], [":dirs"]), (["create", "--env-file", "x"], [":files"]),
     (["attach", "box", ""], [EXEC_ID]), (["completion", "z"], ["zsh"]), (["ls", "--format", "j"], ["json"]),
     (["help", "image", "r"], ["rm"]), (["logs", "box", ""], []), (["nonsense", ""], []), (["--deb"], ["--debug"]),
 ])

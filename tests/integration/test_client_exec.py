@@ -385,6 +385,7 @@ def test_tty_without_stdin_may_go_to_a_pipe(daemon, sbx):
 
 FAKE_SSH = """#!/bin/sh
 printf '%s\\n' "$@" > "$SSH_ARGS"
+echo >> "$SSH_ARGS.count"
 [ -n "$SSH_FAILS" ] && { echo "ssh: no route" >&2; exit "$SSH_FAILS"; }
 for last; do :; done
 PATH="$SBX_DIR:$PATH" SBX_HOST=$REMOTE_HOST exec sh -c "$last"
@@ -421,8 +422,20 @@ def test_ssh_requests_and_streams(daemon, ssh, tmp):
     assert (r.returncode, r.stdout, r.stderr) == (9, data, b"")
     with open(tmp + "/args") as f:
         args = f.read().split("\n")[:-1]
+    assert os.path.getsize(tmp + "/args.count") == 1, "one login for request and stream"
     assert args[-1] == "sbx system dial-stdio" and args[-3:-1] == ["--", "far"]
     assert args[args.index("-l") + 1] == "me" and args[args.index("-p") + 1] == "2222"
+
+
+def test_ssh_to_a_daemon_that_closes_after_each_reply(daemon, ssh, tmp):
+    def create(c, r):
+        c.answer(201, an_exec(), {"Connection": "close"})
+        c.sock.shutdown(2)
+    daemon.exec(lambda c: (c.record(STDOUT, b"x"), c.exit(0)))
+    daemon.on("POST", ".*/execs", create)
+    r = ssh("exec", "box", "true")
+    assert (r.returncode, r.stdout, r.stderr) == (0, "x", "")
+    assert os.path.getsize(tmp + "/args.count") == 2
 
 
 def test_ssh_with_a_socket_path(daemon, ssh, tmp):
