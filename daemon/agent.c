@@ -323,9 +323,9 @@ static bool take_frame(struct agent *a, const struct frame *f)
     case FRAME_EOF:
     case FRAME_CREDIT:
     case FRAME_EXIT:
-        /* before we are in step nothing about a stream can be trusted to join on */
-        if (state_now(a) < AGENT_OPEN)
-            return true;
+        /* of the epoch, so after its hello; what comes between SESSIONs is news too */
+        if (state_now(a) < AGENT_SYNCING)
+            return false;
         return f->stream != 0 && a->ops->frame(a->arg, f);
     default:
         return false;
