@@ -20,6 +20,7 @@ struct guestpeer {
     uint8_t buf[65536];
     size_t at, have;                /* not yet decoded bytes of buf */
     struct frame frame;             /* the last one read */
+    bool may_break;                 /* writing to a closed connection is no failure */
     unsigned hellos;                /* seen so far */
 };
 

@@ -179,6 +179,7 @@ static void storm(unsigned seed)
     world_ready(&c.w);
     for (int i = 0; i < 4; i++)
         ASSERT_EQ(pthread_create(&th[i], NULL, user, &c), 0);
+    c.w.peer.may_break = true;
     guest(&c, 1500, seed);
     if (seed % 2)
         guestpeer_hangup(&c.w.peer);
