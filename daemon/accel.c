@@ -27,16 +27,16 @@
 #include <x86intrin.h>
 #endif
 
-#define KVM_PATH "/dev/kvm"
+#define KVM_PATH   "/dev/kvm"
 #define CACHE_FILE "accel"
-#define CACHE_MAX 4096
-#define QEMU "/usr/bin/qemu-system-x86_64"
-#define NOBODY 65534
-#define MARKER "sbx-probe-ok"
+#define CACHE_MAX  4096
+#define QEMU       "/usr/bin/qemu-system-x86_64"
+#define NOBODY     65534
+#define MARKER     "sbx-probe-ok"
 #define OUTPUT_MAX (64 * KIB)
 
-__attribute__((format(printf, 3, 4)))
-static int decide(struct accel_verdict *v, enum accel accel, const char *fmt, ...)
+__attribute__((format(printf, 3, 4))) static int decide(struct accel_verdict *v, enum accel accel,
+                                                        const char *fmt, ...)
 {
     va_list ap;
 
@@ -56,7 +56,8 @@ static bool look_at_device(struct accel_verdict *v)
     autoclose int fd = open(KVM_PATH, O_RDWR | O_CLOEXEC);
     if (fd < 0) {
         if (errno == ENOENT || errno == ENODEV || errno == ENXIO)
-            decide(v, ACCEL_TCG, "no " KVM_PATH " on this machine (virtualisation is off in the "
+            decide(v, ACCEL_TCG,
+                   "no " KVM_PATH " on this machine (virtualisation is off in the "
                    "firmware, or this is a VM without nesting)");
         else
             decide(v, ACCEL_TCG, KVM_PATH " cannot be opened: %s", strerror(errno));
@@ -184,8 +185,8 @@ static int become_nobody(void *arg)
 
 struct boot {
     pid_t pid;
-    int pidfd;          /* owned */
-    int out;            /* owned: console and stderr of QEMU */
+    int pidfd; /* owned */
+    int out;   /* owned: console and stderr of QEMU */
 };
 
 static void boot_done(struct boot *b)
@@ -221,15 +222,40 @@ static int boot_start(const char *kernel, const char *initrd, struct boot *b, st
 
     accel_kvm_group(&gid);
     const char *const argv[] = {
-        QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-        "-machine", "microvm,acpi=on,accel=kvm", "-cpu", "host", "-smp", "1", "-m", "512",
-        "-kernel", kernel, "-initrd", initrd, "-append", append, "-serial", "stdio",
-        "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+        QEMU,
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-no-reboot",
+        "-machine",
+        "microvm,acpi=on,accel=kvm",
+        "-cpu",
+        "host",
+        "-smp",
+        "1",
+        "-m",
+        "512",
+        "-kernel",
+        kernel,
+        "-initrd",
+        initrd,
+        "-append",
+        append,
+        "-serial",
+        "stdio",
+        "-sandbox",
+        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
         NULL,
     };
     const struct proc_spec spec = {
-        .argv = argv, .stdin_fd = -1, .stdout_fd = in, .stderr_fd = in,
-        .prepare = become_nobody, .prepare_arg = &gid, .new_session = true,
+        .argv = argv,
+        .stdin_fd = -1,
+        .stdout_fd = in,
+        .stderr_fd = in,
+        .prepare = become_nobody,
+        .prepare_arg = &gid,
+        .new_session = true,
     };
     return proc_spawn(&spec, &b->pid, &b->pidfd, e);
 }
@@ -268,7 +294,7 @@ static int boot_watch(struct boot *b, int64_t deadline, struct sbuf *out, bool *
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
-            return 0;   /* QEMU ended */
+            return 0; /* QEMU ended */
         sbuf_add(out, chunk, (size_t)n);
         if (out->failed)
             return 0;
@@ -296,10 +322,12 @@ static int try_boot(const char *kernel, const char *initrd, struct accel_verdict
     if (spoke)
         return decide(v, ACCEL_KVM, "a test guest booted in %" PRId64 " ms", took);
     if (timeout)
-        return decide(v, ACCEL_TCG, KVM_PATH " opens, but a test guest did not boot within %d s%s%s",
+        return decide(v, ACCEL_TCG,
+                      KVM_PATH " opens, but a test guest did not boot within %d s%s%s",
                       DEADLINE_ACCEL_PROBE / 1000, words[0] ? "; its last words: " : "", words);
     if (strstr(words, "Permission denied"))
-        return decide(v, ACCEL_TCG, KVM_PATH " is for root only: give its group (kvm) read and write");
+        return decide(v, ACCEL_TCG,
+                      KVM_PATH " is for root only: give its group (kvm) read and write");
     return decide(v, ACCEL_TCG, KVM_PATH " opens, but QEMU gave up: %s",
                   words[0] ? words : "no reason given");
 }

@@ -102,7 +102,8 @@ static void put_disk(struct sbuf *b, const struct domxml_spec *s)
     if (!s->disk)
         return;
     /* The backing chain is spelt out, so that nobody reads the name of a backing file out of an
-     * image the guest can write. Flushes of the guest reach the disk; what it discards is given back. */
+     * image the guest can write. Flushes of the guest reach the disk; what it discards is given
+     * back. */
     sbuf_lit(b, "    <disk type='file' device='disk'>\n"
                 "      <driver name='qemu' type='qcow2' cache='writeback' discard='unmap'"
                 " detect_zeroes='off'/>\n");
@@ -185,8 +186,7 @@ int domxml_build(const struct domxml_spec *s, char **ret_xml, struct err *e)
              s->accel == ACCEL_KVM ? "kvm" : "qemu");
     put(&b, "  <name>sbx-", s->id, "</name>\n");
     put(&b, "  <title>sandbox ", s->name, "</title>\n");
-    sbuf_fmt(&b, "  <memory unit='KiB'>%" PRIu64 "</memory>\n",
-             s->memory / (uint64_t)KIB);
+    sbuf_fmt(&b, "  <memory unit='KiB'>%" PRIu64 "</memory>\n", s->memory / (uint64_t)KIB);
     /* virtiofsd maps the guest's memory. Only then: private memory is one thing less to share. */
     if (s->share_socket)
         sbuf_lit(&b, "  <memoryBacking>\n    <source type='memfd'/>\n"
@@ -206,8 +206,10 @@ int domxml_build(const struct domxml_spec *s, char **ret_xml, struct err *e)
     put_devices(&b, s);
     /* QEMU runs as a uid of this sandbox alone. libvirt gives that uid the files named above, but
      * for those on the read-only view, where it cannot and goes on. */
-    sbuf_fmt(&b, "  <seclabel type='static' model='dac' relabel='yes'>\n"
-                 "    <label>+%u:+%u</label>\n  </seclabel>\n", s->uid, s->gid);
+    sbuf_fmt(&b,
+             "  <seclabel type='static' model='dac' relabel='yes'>\n"
+             "    <label>+%u:+%u</label>\n  </seclabel>\n",
+             s->uid, s->gid);
     /* virtio-mmio speaks the legacy protocol unless told, and vhost-user refuses that. */
     if (s->machine == MACHINE_MICROVM)
         sbuf_lit(&b, "  <qemu:commandline>\n    <qemu:arg value='-global'/>\n"
@@ -232,9 +234,10 @@ int domxml_cmdline(enum machine machine, enum accel accel, uint32_t tsc_khz, boo
         sbuf_fmt(&b, " tsc_early_khz=%u", tsc_khz);
     if (machine == MACHINE_MICROVM)
         sbuf_lit(&b, " pci=off");
-    /* The kernel's cryptography tests itself at each boot: a sixth of an emulated boot. Measured and
-     * left out, as they gained nothing: lpj= (follows from the rate), fewer CPUs, no_timer_check,
-     * i8042 and 8250 switches, mitigations=off; a microvm with rtc=off even took two seconds more. */
+    /* The kernel's cryptography tests itself at each boot: a sixth of an emulated boot. Measured
+     * and left out, as they gained nothing: lpj= (follows from the rate), fewer CPUs,
+     * no_timer_check, i8042 and 8250 switches, mitigations=off; a microvm with rtc=off even took
+     * two seconds more. */
     sbuf_lit(&b, " cryptomgr.notests");
     return sbuf_take(&b, ret, e);
 }

@@ -15,22 +15,22 @@ enum machine { MACHINE_MICROVM, MACHINE_Q35, MACHINE_MAX };
 enum accel { ACCEL_KVM, ACCEL_TCG, ACCEL_MAX };
 
 struct domxml_spec {
-    const char *id;             /* sandbox id */
-    const char *name;           /* for the title only */
+    const char *id;   /* sandbox id */
+    const char *name; /* for the title only */
     enum machine machine;
     enum accel accel;
     uint32_t cpus;
-    uint64_t memory;            /* bytes */
-    const char *kernel;         /* below the read-only view */
+    uint64_t memory;    /* bytes */
+    const char *kernel; /* below the read-only view */
     const char *initrd;
     const char *cmdline;
-    const char *disk;           /* qcow2 overlay; NULL: none */
-    const char *base;           /* its raw backing file, below the read-only view; NULL: none */
-    const char *channel;        /* Unix socket QEMU listens on; NULL: none */
-    const char *console_log;    /* file */
-    bool serial;                /* the console is an ISA serial port (ttyS0), not hvc0 */
-    const char *share_socket;   /* virtiofsd's socket; NULL: no workspace */
-    uid_t uid;                  /* QEMU runs as uid:gid, never root */
+    const char *disk;         /* qcow2 overlay; NULL: none */
+    const char *base;         /* its raw backing file, below the read-only view; NULL: none */
+    const char *channel;      /* Unix socket QEMU listens on; NULL: none */
+    const char *console_log;  /* file */
+    bool serial;              /* the console is an ISA serial port (ttyS0), not hvc0 */
+    const char *share_socket; /* virtiofsd's socket; NULL: no workspace */
+    uid_t uid;                /* QEMU runs as uid:gid, never root */
     gid_t gid;
 };
 
@@ -43,5 +43,5 @@ int domxml_build(const struct domxml_spec *spec, char **ret_xml, struct err *e);
 int domxml_cmdline(enum machine machine, enum accel accel, uint32_t tsc_khz, bool serial,
                    char **ret, struct err *e);
 
-const char *machine_name(enum machine m);   /* "microvm", "q35" */
-const char *accel_name(enum accel a);       /* "kvm", "tcg" */
+const char *machine_name(enum machine m); /* "microvm", "q35" */
+const char *accel_name(enum accel a);     /* "kvm", "tcg" */

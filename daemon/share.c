@@ -62,10 +62,10 @@
 #include <sys/wait.h>
 
 /* Where the workspace is seen in the child's mount namespace; any directory there always is. */
-#define SHARE_POINT "/tmp"
-#define SOCKET_FD 3
-#define GUEST_ID 1000
-#define SHARE_NOFILE 1000000    /* virtiofsd keeps an fd for each inode the guest knows */
+#define SHARE_POINT  "/tmp"
+#define SOCKET_FD    3
+#define GUEST_ID     1000
+#define SHARE_NOFILE 1000000 /* virtiofsd keeps an fd for each inode the guest knows */
 
 /* ---- the two virtiofsds ---- */
 
@@ -77,21 +77,43 @@ enum dialect { DIALECT_C, DIALECT_RUST };
  * round trip (a walk takes 20 times as long). A tenth is less than anyone needs to go from one to
  * the other, and costs a walk two or three times the second's price. */
 static const char *const argv_c[] = {
-    "virtiofsd", "--fd=3", "-f", "-o", "source=" SHARE_POINT, "-o", "sandbox=namespace",
-    "-o", "cache=auto,no_writeback,no_posix_lock,no_flock,no_xattr,announce_submounts,timeout=0.1",
-    "-o", "log_level=warn", "--rlimit-nofile=0", NULL,
+    "virtiofsd",
+    "--fd=3",
+    "-f",
+    "-o",
+    "source=" SHARE_POINT,
+    "-o",
+    "sandbox=namespace",
+    "-o",
+    "cache=auto,no_writeback,no_posix_lock,no_flock,no_xattr,announce_submounts,timeout=0.1",
+    "-o",
+    "log_level=warn",
+    "--rlimit-nofile=0",
+    NULL,
 };
 
 /* Its successor, which wants to be root in its namespace, and translates ids by itself. */
 static const char *const argv_rust[] = {
-    "virtiofsd", "--fd=3", "--shared-dir=" SHARE_POINT, "--sandbox=namespace", "--cache=auto",
-    "--inode-file-handles=never", "--announce-submounts", "--log-level=warn", "--rlimit-nofile=0",
-    "--translate-uid=squash-guest:0:0:4294967295", "--translate-uid=host:0:1000:1",
-    "--translate-gid=squash-guest:0:0:4294967295", "--translate-gid=host:0:1000:1", NULL,
+    "virtiofsd",
+    "--fd=3",
+    "--shared-dir=" SHARE_POINT,
+    "--sandbox=namespace",
+    "--cache=auto",
+    "--inode-file-handles=never",
+    "--announce-submounts",
+    "--log-level=warn",
+    "--rlimit-nofile=0",
+    "--translate-uid=squash-guest:0:0:4294967295",
+    "--translate-uid=host:0:1000:1",
+    "--translate-gid=squash-guest:0:0:4294967295",
+    "--translate-gid=host:0:1000:1",
+    NULL,
 };
 
 static const char *const program_paths[] = {
-    "/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd",
+    "/usr/libexec/virtiofsd",
+    "/usr/lib/qemu/virtiofsd",
+    "/usr/lib/virtiofsd",
 };
 
 static int find_program(const char *wanted, const char **ret, struct err *e)
@@ -161,19 +183,19 @@ static int find_dialect(const char *program, enum dialect *ret, struct err *e)
 
 /* ---- the child ---- */
 
-#define STEPS(X)                                                    \
-    X(STEP_MAP, "map")                                              \
-    X(STEP_FDS, "arrange descriptors")                              \
-    X(STEP_LIMITS, "set limits")                                    \
-    X(STEP_MOUNTS, "make mounts private")                           \
-    X(STEP_PROC, "mount /proc")                                     \
-    X(STEP_SHARE, "put the workspace in place")                     \
-    X(STEP_GROUPS, "take the caller's groups")                      \
-    X(STEP_USERNS, "enter a user namespace")                        \
-    X(STEP_WAIT, "wait for the id maps")                            \
-    X(STEP_IDS, "take the caller's ids")                            \
-    X(STEP_CAPS, "arrange capabilities")                            \
-    X(STEP_FILTER, "load the filter")                               \
+#define STEPS(X)                                \
+    X(STEP_MAP, "map")                          \
+    X(STEP_FDS, "arrange descriptors")          \
+    X(STEP_LIMITS, "set limits")                \
+    X(STEP_MOUNTS, "make mounts private")       \
+    X(STEP_PROC, "mount /proc")                 \
+    X(STEP_SHARE, "put the workspace in place") \
+    X(STEP_GROUPS, "take the caller's groups")  \
+    X(STEP_USERNS, "enter a user namespace")    \
+    X(STEP_WAIT, "wait for the id maps")        \
+    X(STEP_IDS, "take the caller's ids")        \
+    X(STEP_CAPS, "arrange capabilities")        \
+    X(STEP_FILTER, "load the filter")           \
     X(STEP_EXEC, "execute virtiofsd")
 
 enum step {
@@ -198,16 +220,16 @@ struct child {
     const struct share_filter *filter;
     const char *const *argv;
     unsigned inside_id;
-    int program_fd;         /* the path may be out of sight where the child is, or of the caller's */
+    int program_fd; /* the path may be out of sight where the child is, or of the caller's */
     int tree_fd, listen_fd, null_fd;
-    int talk_fd;            /* to the parent, both ways; close-on-exec */
+    int talk_fd; /* to the parent, both ways; close-on-exec */
 };
 
 /* What virtiofsd keeps for its work, and what it needs to lock itself in. All of these count in
  * the namespace of one id only. */
 static const int kept_caps[] = {
-    CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID, CAP_SETGID, CAP_SETUID, CAP_MKNOD,
-    CAP_SETFCAP, CAP_SETPCAP, CAP_SYS_ADMIN, CAP_SYS_CHROOT, CAP_DAC_READ_SEARCH,
+    CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER,  CAP_FSETID,    CAP_SETGID,     CAP_SETUID,
+    CAP_MKNOD, CAP_SETFCAP,      CAP_SETPCAP, CAP_SYS_ADMIN, CAP_SYS_CHROOT, CAP_DAC_READ_SEARCH,
 };
 
 static int child_caps(void)
@@ -252,7 +274,7 @@ static int child_limits(void)
     sigset_t none;
 
     for (int s = 1; s < 65; s++)
-        sigaction(s, &dfl, NULL);   /* fails for those that cannot be changed */
+        sigaction(s, &dfl, NULL); /* fails for those that cannot be changed */
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     setsid();
@@ -344,8 +366,8 @@ __attribute__((noreturn)) static void child_main(struct child *c)
  * our mount namespace, and the child is in another. */
 static int clone_tree(const struct share_spec *spec, int *ret_fd, struct err *e)
 {
-    autoclose int fd = open_tree(spec->dir_fd, "",
-                                 OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE);
+    autoclose int fd = open_tree(
+        spec->dir_fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE);
     if (fd < 0)
         return err_sys(e, ERR_WORKSPACE_INVALID, errno, "cannot mount the workspace");
     struct mount_attr attr = {
@@ -378,9 +400,7 @@ static int listen_on(const struct share_spec *spec, int *ret_fd, struct err *e)
     /* The socket's mode becomes the file's: never open to others, not even between two calls. */
     if (fchmod(fd, 0600) < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
         return err_sys(e, ERR_INTERNAL, errno, "cannot bind %s", spec->socket_path);
-    if (fchownat(AT_FDCWD, spec->socket_path, spec->qemu_uid, spec->qemu_gid,
-                 AT_SYMLINK_NOFOLLOW) < 0 ||
-        listen(fd, 1) < 0)
+    if (lchown(spec->socket_path, spec->qemu_uid, spec->qemu_gid) < 0 || listen(fd, 1) < 0)
         return err_sys(e, ERR_INTERNAL, errno, "cannot listen on %s", spec->socket_path);
     *ret_fd = take_fd(&fd);
     return 0;
@@ -402,8 +422,9 @@ static int write_maps(pid_t pid, const struct child *c, struct err *e)
     snprintf(uid, sizeof(uid), "%u %u 1\n", c->inside_id, c->spec->uid);
     snprintf(gid, sizeof(gid), "%u %u 1\n", c->inside_id, c->spec->gid);
     /* setgroups denied: groups of the caller can neither be left nor be changed inside. */
-    return write_proc(pid, "uid_map", uid, e) < 0 || write_proc(pid, "setgroups", "deny", e) < 0 ||
-                   write_proc(pid, "gid_map", gid, e) < 0 ? -1 : 0;
+    if (write_proc(pid, "uid_map", uid, e) < 0 || write_proc(pid, "setgroups", "deny", e) < 0)
+        return -1;
+    return write_proc(pid, "gid_map", gid, e);
 }
 
 /* The next word of the child; 1 a message, 0 end of file (it executed virtiofsd), -1 error. */
@@ -458,8 +479,10 @@ static int read_start_time(pid_t pid, uint64_t *ret, struct err *e)
         return -1;
     /* The name in parentheses may hold anything: count from the last one. Field 22 is wanted. */
     const char *p = strrchr(text, ')');
-    if (!p || sscanf(p + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d"
-                            " %*d %*d %llu", &start) != 1)
+    if (!p || sscanf(p + 1,
+                     " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d"
+                     " %*d %*d %llu",
+                     &start) != 1)
         return err_set(e, ERR_INTERNAL, "cannot read %s", path);
     *ret = start;
     return 0;
@@ -472,7 +495,7 @@ static void kill_and_reap(int pidfd)
 
     syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
     if (io_wait(pidfd, POLLIN, deadline_in(DEADLINE_CHILD), &ignored) == 1)
-        waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG);   /* ECHILD: not ours */
+        waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG); /* ECHILD: not ours */
 }
 
 static pid_t spawn(struct child *c, int *ret_pidfd)

@@ -18,7 +18,7 @@
 #include <linux/filter.h>
 
 struct share_filter {
-    struct sock_fprog prog;     /* prog.filter: owned */
+    struct sock_fprog prog; /* prog.filter: owned */
 };
 
 int share_filter_build(struct share_filter *ret, struct err *e);

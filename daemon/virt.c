@@ -34,22 +34,22 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define NAME_PREFIX "sbx-"
+#define NAME_PREFIX     "sbx-"
 #define LIBVIRT_LOG_MAX (1 << 20)
-#define EMBED_PREFIX "qemu:///embed?root="
+#define EMBED_PREFIX    "qemu:///embed?root="
 
 struct virt {
-    char *uri;              /* owned */
+    char *uri; /* owned */
     virt_event_fn fn;
     void *arg;
     pthread_t thread;
     bool thread_runs;
     atomic_bool stop;
-    int wake_fd;            /* owned, -1 */
-    int wake_watch;         /* -1 */
-    pthread_mutex_t lock;   /* covers conn and callback */
-    virConnectPtr conn;     /* ref */
-    int callback;           /* -1 */
+    int wake_fd;          /* owned, -1 */
+    int wake_watch;       /* -1 */
+    pthread_mutex_t lock; /* covers conn and callback */
+    virConnectPtr conn;   /* ref */
+    int callback;         /* -1 */
 };
 
 AUTO_DEFINE(vir_domain, virDomain, virDomainFree)
@@ -229,9 +229,10 @@ static int connect_locked(struct virt *v, struct err *e)
     autoconnect virConnectPtr conn = virConnectOpen(v->uri);
     if (!conn) {
         fail(e, "cannot open libvirt");
-        err_hint(e, "%s", strncmp(v->uri, EMBED_PREFIX, strlen(EMBED_PREFIX)) == 0
-                              ? "are libvirt's QEMU driver and the system user libvirt-qemu there?"
-                              : "is libvirtd running? systemctl status libvirtd");
+        err_hint(e, "%s",
+                 strncmp(v->uri, EMBED_PREFIX, strlen(EMBED_PREFIX)) == 0
+                     ? "are libvirt's QEMU driver and the system user libvirt-qemu there?"
+                     : "is libvirtd running? systemctl status libvirtd");
         return -1;
     }
     /* Only a remote connection has keepalive; an embedded driver says no, and has no need. */
@@ -309,22 +310,23 @@ static int embed_prepare(const char *root, struct err *e)
     if (dir.failed || file.failed)
         return err_set(e, ERR_INVALID, "libvirt's root directory has too long a path");
 
-    sbuf_lit(&conf,
-             "# Written by sandboxd at each start; changes are lost.\n"
-             "# Logs go to plain files: there is no virtlogd beside an embedded driver.\n"
-             "stdio_handler = \"file\"\n"
-             "# No AppArmor or SELinux label; separation by uid (the DAC driver) is always on.\n"
-             "security_driver = \"none\"\n"
-             "# Owner of the driver's own directories, which no guest's QEMU may change. Each guest's\n"
-             "# XML names a uid of its own; sandboxd makes no domain without one.\n"
-             "user = \"root\"\n"
-             "group = \"root\"\n"
-             "# Former owners of files are not remembered: all files of a guest are made for it.\n"
-             "remember_owner = 0\n"
-             "seccomp_sandbox = 1\n"
-             "dump_guest_core = 0\n"
-             "max_core = 0\n"
-             "set_process_name = 1\n");
+    sbuf_lit(
+        &conf,
+        "# Written by sandboxd at each start; changes are lost.\n"
+        "# Logs go to plain files: there is no virtlogd beside an embedded driver.\n"
+        "stdio_handler = \"file\"\n"
+        "# No AppArmor or SELinux label; separation by uid (the DAC driver) is always on.\n"
+        "security_driver = \"none\"\n"
+        "# Owner of the driver's own directories, which no guest's QEMU may change. Each guest's\n"
+        "# XML names a uid of its own; sandboxd makes no domain without one.\n"
+        "user = \"root\"\n"
+        "group = \"root\"\n"
+        "# Former owners of files are not remembered: all files of a guest are made for it.\n"
+        "remember_owner = 0\n"
+        "seccomp_sandbox = 1\n"
+        "dump_guest_core = 0\n"
+        "max_core = 0\n"
+        "set_process_name = 1\n");
     /* Without systemd nobody can be asked for a cgroup, and trying is an error. */
     if (access("/run/systemd/system", F_OK) < 0)
         sbuf_lit(&conf, "cgroup_controllers = []\n");

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * virt: libvirt, and nobody else includes it. One connection (embedded driver or libvirtd), its event
- * thread, transient domains named "sbx-<id>" with the metadata of the sandbox. libvirt's thread-local
- * last error is turned into struct err at once. Callbacks run on libvirt's event thread: they copy
- * and post, never act. Calls have no deadline of their own: see the top of virt.c. Any thread, but for
- * virt_open() and virt_close(); one `struct virt` at a time.
+ * virt: libvirt, and nobody else includes it. One connection (embedded driver or libvirtd), its
+ * event thread, transient domains named "sbx-<id>". libvirt's
+ * thread-local last error is turned into struct err at once. Callbacks run on libvirt's event
+ * thread: they copy and post, never act. Calls have no deadline of their own: see the top of
+ * virt.c. Any thread, but for virt_open() and virt_close(); one `struct virt` at a time.
  */
 #pragma once
 
@@ -28,11 +28,12 @@ int virt_open(const char *uri, virt_event_fn fn, void *arg, struct virt **ret, s
 void virt_close(struct virt *v);
 int virt_versions(struct virt *v, char **ret_libvirt, char **ret_qemu, struct err *e);
 
-/* Starts a transient domain. The domain is paused==false at return: running, or an error and gone. */
+/* Starts a transient domain. The domain is paused==false at return: running, or an error and gone.
+ */
 int virt_start(struct virt *v, const char *xml, struct err *e);
-/* 1 running or paused, 0 no such domain. A guest that powered off while no daemon was there is found
- * paused right after virt_open(); its VIRT_STOPPED "shutdown" follows. Do not resume what nobody
- * paused on purpose: destroy it. */
+/* 1 running or paused, 0 no such domain. A guest that powered off while no daemon was there is
+ * found paused right after virt_open(); its VIRT_STOPPED "shutdown" follows. Do not resume what
+ * nobody paused on purpose: destroy it. */
 int virt_exists(struct virt *v, const char *sandbox_id, bool *ret_paused, struct err *e);
 /* Cuts the power; a domain that is not there is success. */
 int virt_destroy(struct virt *v, const char *sandbox_id, struct err *e);

@@ -46,8 +46,8 @@ enum step { STEP_DONE, STEP_IDENTITY, STEP_OPEN, STEP_STAT, STEP_READ, STEP_WRIT
 
 /* What the child reports, in one record next to the descriptor. */
 struct report {
-    uint32_t step;      /* where it ended */
-    int32_t sys;        /* errno there */
+    uint32_t step; /* where it ended */
+    int32_t sys;   /* errno there */
     uint64_t dev, ino;
     uint32_t links;
 };
@@ -172,7 +172,9 @@ static int parent_receive(int sock, int64_t deadline, struct report *r, int *ret
         char space[CMSG_SPACE(sizeof(int))];
     } control = { 0 };
     struct iovec iov = { .iov_base = r, .iov_len = sizeof(*r) };
-    struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.space,
+    struct msghdr msg = { .msg_iov = &iov,
+                          .msg_iovlen = 1,
+                          .msg_control = control.space,
                           .msg_controllen = sizeof(control.space) };
 
     int ready = io_wait(sock, POLLIN, deadline, e);
@@ -202,13 +204,14 @@ static void child_reap(pid_t pid)
     autoclose int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
 
     kill(pid, SIGKILL);
-    /* A child stuck in a request to a dead FUSE server cannot even be killed: do not wait for it. */
+    /* A child stuck in a request to a dead FUSE server cannot even be killed: do not wait for it.
+     */
     if (pidfd < 0 || io_wait(pidfd, POLLIN, deadline_in(1000), &ignored) == 1)
         waitid(P_PID, (id_t)pid, &info, WEXITED);
 }
 
-static int ask_child(const struct identity *who, const char *path, bool read_only,
-                     struct report *r, int *ret_fd, struct err *e)
+static int ask_child(const struct identity *who, const char *path, bool read_only, struct report *r,
+                     int *ret_fd, struct err *e)
 {
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
@@ -267,7 +270,8 @@ static int explain(const struct report *r, const char *path, struct err *e)
     case STEP_WRITE:
         err_set(e, ERR_WORKSPACE_DENIED,
                 r->sys == EROFS ? "workspace %s is on a read-only file system"
-                                : "you may not write to workspace %s", path);
+                                : "you may not write to workspace %s",
+                path);
         return err_hint(e, "share it read-only: --workspace DIR:ro");
     case STEP_IDENTITY:
         break;

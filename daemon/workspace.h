@@ -2,8 +2,8 @@
  *
  * workspace: opens the directory a user wants to share, with that user's rights. A child takes the
  * caller's uid, gid and groups, opens the path O_PATH|O_DIRECTORY, and passes the fd back; all
- * later use is of that fd. Refused: "/", anything that holds or lies in the state or runtime directory,
- * what the caller cannot read and search, and (unless read-only is asked) cannot write.
+ * later use is of that fd. Refused: "/", anything that holds or lies in the state or runtime
+ * directory, what the caller cannot read and search, and (unless read-only is asked) cannot write.
  */
 #pragma once
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * What virtiofsd is started in, without a virtiofsd: this program plays it. Started by share_start()
- * under the name virtiofsd, it tries what a guest that has taken over virtiofsd would try, and
- * writes what came of it to its stderr, one "name value" a line. Needs root.
+ * What virtiofsd is started in, without a virtiofsd: this program plays it. Started by
+ * share_start() under the name virtiofsd, it tries what a guest that has taken over virtiofsd would
+ * try, and writes what came of it to its stderr, one "name value" a line. Needs root.
  */
 #include "common/auto.h"
 #include "common/io.h"
@@ -24,7 +24,7 @@
 #include <unistd.h>
 
 #define QEMU_UID 1879048200
-#define LOG_MAX 65536
+#define LOG_MAX  65536
 
 /* ---- the player ---- */
 
@@ -45,7 +45,9 @@ static void say_status(const char *key)
 static void play_files(void)
 {
     struct stat st;
-    struct { uint64_t flags, mode, resolve; } how = { O_RDONLY, 0, 0 };
+    struct {
+        uint64_t flags, mode, resolve;
+    } how = { O_RDONLY, 0, 0 };
 
     say("create", open("new", O_CREAT | O_WRONLY | O_CLOEXEC, 0644));
     say("chown", chown("new", 0, 0));
@@ -81,7 +83,7 @@ static void play_files(void)
 static void play_ids(void)
 {
     gid_t groups[8];
-    say("fd4", fcntl(4, F_GETFD));      /* nothing beyond the socket came along */
+    say("fd4", fcntl(4, F_GETFD)); /* nothing beyond the socket came along */
     say("uid", getuid());
     say("gid", getgid());
     say("setresuid", syscall(SYS_setresuid, 0, 0, 0));
@@ -90,7 +92,7 @@ static void play_ids(void)
     say("uid-after", getuid());
     say("groups", getgroups(8, groups));
     say("pid", getpid());
-    say("newns", unshare(CLONE_NEWNS));     /* virtiofsd's own sandbox needs it */
+    say("newns", unshare(CLONE_NEWNS)); /* virtiofsd's own sandbox needs it */
 }
 
 __attribute__((constructor)) static void play_virtiofsd(int argc, char **argv)
@@ -109,12 +111,12 @@ __attribute__((constructor)) static void play_virtiofsd(int argc, char **argv)
     say_status("CapEff");
     say_status("NoNewPrivs");
     say_status("Seccomp:");
-    if (fork() == 0) {  /* a child that outlives its parent, if it can */
+    if (fork() == 0) { /* a child that outlives its parent, if it can */
         poll(NULL, 0, 60000);
         _exit(0);
     }
     fprintf(stderr, "end 0\n");
-    poll(NULL, 0, 60000);   /* a test that failed may forget us */
+    poll(NULL, 0, 60000); /* a test that failed may forget us */
     _exit(0);
 }
 
@@ -122,8 +124,17 @@ __attribute__((constructor)) static void play_virtiofsd(int argc, char **argv)
 
 struct played {
     struct share_proc proc;
-    char *log;      /* owned */
+    char *log; /* owned */
 };
+
+static long number_after(const char *text, bool hex)
+{
+    long v = 0;
+    unsigned long u = 0;
+    if (hex ? sscanf(text, "%lx", &u) != 1 : sscanf(text, "%ld", &v) != 1)
+        FAIL("not a number: %s", text);
+    return hex ? (long)u : v;
+}
 
 /* "name value" in the log. */
 static long said(const struct played *p, const char *name)
@@ -132,8 +143,7 @@ static long said(const struct played *p, const char *name)
     size_t n = strlen(name);
     while (line && *line) {
         if (strncmp(line, name, n) == 0 && (line[n] == ' ' || line[n] == ':'))
-            return strtol(line + n + 1 + strspn(line + n + 1, " \t"), NULL,
-                          strcmp(name, "CapEff") == 0 ? 16 : 10);
+            return number_after(line + n + 1, strcmp(name, "CapEff") == 0);
         line = strchr(line, '\n');
         line = line ? line + 1 : NULL;
     }
@@ -152,12 +162,20 @@ static void play(uid_t uid, gid_t gid, const gid_t *groups, size_t n_groups, boo
     ASSERT_SYS(mkdir(dir, 0700));
     ASSERT_SYS(chown(dir, uid, gid));
     autoclose int dir_fd = ASSERT_SYS(open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC));
-    autoclose int log = ASSERT_SYS(open(test_path("log"), O_CREAT | O_APPEND | O_RDWR | O_CLOEXEC,
-                                        0600));
+    autoclose int log = ASSERT_SYS(
+        open(test_path("log"), O_CREAT | O_APPEND | O_RDWR | O_CLOEXEC, 0600));
     const struct share_spec spec = {
-        .socket_path = test_path("s"), .qemu_uid = QEMU_UID, .qemu_gid = QEMU_UID,
-        .dir_fd = dir_fd, .read_only = read_only, .uid = uid, .gid = gid, .groups = groups,
-        .n_groups = n_groups, .log_fd = log, .program = "/proc/self/exe",
+        .socket_path = test_path("s"),
+        .qemu_uid = QEMU_UID,
+        .qemu_gid = QEMU_UID,
+        .dir_fd = dir_fd,
+        .read_only = read_only,
+        .uid = uid,
+        .gid = gid,
+        .groups = groups,
+        .n_groups = n_groups,
+        .log_fd = log,
+        .program = "/proc/self/exe",
     };
     ASSERT_OK(share_start(&spec, &ret->proc, &e), e);
     for (int64_t deadline = deadline_in(10000);;) {
@@ -204,8 +222,9 @@ static void check_confined(const struct played *p, uid_t uid, gid_t gid)
     ASSERT_EQ(said(p, "mkdir"), 0);
     ASSERT_EQ(said(p, "mkfifo"), 0);
     static const char *const refused[] = {
-        "chmod-suid", "chmod-sgid", "fchmodat-suid", "fchmodat2-suid", "create-suid", "creat-suid",
-        "tmpfile-suid", "mkdir-sgid", "mknod-char", "mknod-block", "mknod-suid",
+        "chmod-suid",  "chmod-sgid",  "fchmodat-suid", "fchmodat2-suid",
+        "create-suid", "creat-suid",  "tmpfile-suid",  "mkdir-sgid",
+        "mknod-char",  "mknod-block", "mknod-suid",
     };
     for (size_t i = 0; i < ARRAY_SIZE(refused); i++)
         if (said(p, refused[i]) != -EPERM)
@@ -223,10 +242,22 @@ static void check_caller(uid_t uid)
     free(p.log);
 }
 
-TEST(as_the_first_user) { check_caller(1000); }
-TEST(as_another_user) { check_caller(1001); }
-TEST(as_a_far_user) { check_caller(60000); }
-TEST(as_root) { check_caller(0); }
+TEST(as_the_first_user)
+{
+    check_caller(1000);
+}
+TEST(as_another_user)
+{
+    check_caller(1001);
+}
+TEST(as_a_far_user)
+{
+    check_caller(60000);
+}
+TEST(as_root)
+{
+    check_caller(0);
+}
 
 TEST(groups_of_the_caller_stay)
 {
@@ -246,7 +277,7 @@ TEST(read_only_is_locked)
     ASSERT_EQ(said(&p, "create"), -EROFS);
     ASSERT_EQ(said(&p, "mkdir"), -EROFS);
     ASSERT_EQ(said(&p, "remount"), -EPERM);
-    ASSERT_EQ(said(&p, "umount"), -EINVAL);     /* locked */
+    ASSERT_EQ(said(&p, "umount"), -EINVAL); /* locked */
     ASSERT_NE(access(test_path("ws/new"), F_OK), 0);
     share_stop(&p.proc);
     free(p.log);
@@ -279,14 +310,14 @@ TEST(stop_ends_all_of_it)
     share_stop(&p.proc);
     ASSERT_FALSE(share_alive(&p.proc));
     ASSERT_EQ(share_pidfd(&p.proc), -1);
-    ASSERT_EQ(waitpid(-1, NULL, WNOHANG), -1);  /* reaped, and no other child left */
+    ASSERT_EQ(waitpid(-1, NULL, WNOHANG), -1); /* reaped, and no other child left */
     /* The socket lives as long as some process of the share holds it. */
     struct sockaddr_un a = { .sun_family = AF_UNIX };
     autoclose int fd = ASSERT_SYS(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
     snprintf(a.sun_path, sizeof(a.sun_path), "%s", test_path("s"));
     ASSERT_LT(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
     ASSERT_EQ(errno, ECONNREFUSED);
-    share_stop(&p.proc);                        /* once more does nothing */
+    share_stop(&p.proc); /* once more does nothing */
     free(p.log);
 }
 
@@ -294,7 +325,7 @@ TEST(another_process_of_that_pid_is_left_alone)
 {
     struct share_proc p = { .pid = getpid(), .start_time = 1 };
     ASSERT_FALSE(share_alive(&p));
-    share_stop(&p);     /* we are still here */
+    share_stop(&p); /* we are still here */
     p.pid = 0;
     ASSERT_FALSE(share_alive(&p));
     share_stop(&p);
@@ -307,12 +338,16 @@ TEST(failures_leave_nothing_behind)
     struct share_proc proc = { 0 };
     ASSERT_SYS(mkdir(test_path("ws"), 0700));
     autoclose int dir_fd = ASSERT_SYS(open(test_path("ws"), O_PATH | O_DIRECTORY | O_CLOEXEC));
-    struct share_spec spec = { .socket_path = test_path("s"), .dir_fd = dir_fd, .uid = 1001,
-                               .gid = 1001, .log_fd = 2, .program = "/nonexistent" };
+    struct share_spec spec = { .socket_path = test_path("s"),
+                               .dir_fd = dir_fd,
+                               .uid = 1001,
+                               .gid = 1001,
+                               .log_fd = 2,
+                               .program = "/nonexistent" };
     int before = test_count_fds();
 
     ASSERT_ERR(share_start(&spec, &proc, &e), e, ERR_UNAVAILABLE);
-    spec.program = "/bin/true";     /* no virtiofsd by its help */
+    spec.program = "/bin/true"; /* no virtiofsd by its help */
     ASSERT_ERR(share_start(&spec, &proc, &e), e, ERR_UNAVAILABLE);
     spec.program = "/proc/self/exe";
     spec.socket_path = test_path("none/s");

@@ -15,12 +15,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define USER 1001
+#define USER  1001
 #define OTHER 1002
-#define TEAM 4242
+#define TEAM  4242
 
 static const struct identity user = { .uid = USER, .gid = USER };
-static const struct identity member = { .uid = USER, .gid = USER, .groups = { TEAM }, .n_groups = 1 };
+static const struct identity member = {
+    .uid = USER, .gid = USER, .groups = { TEAM }, .n_groups = 1
+};
 static const struct identity root = { .uid = 0, .gid = 0 };
 
 /* A directory of the test with this owner and mode; its parents may be searched by all. */
@@ -119,9 +121,9 @@ TEST(rights_are_the_callers)
     ASSERT_CONTAINS(e.hint, ":ro");
     ASSERT_OK(open_as(&user, theirs, true, NULL, &e), e);
 
-    ASSERT_SYS(chmod(theirs, 0711));    /* may pass, may not list */
+    ASSERT_SYS(chmod(theirs, 0711)); /* may pass, may not list */
     ASSERT_ERR(open_as(&user, theirs, true, NULL, &e), e, ERR_WORKSPACE_DENIED);
-    ASSERT_SYS(chmod(theirs, 0744));    /* may list, may not pass */
+    ASSERT_SYS(chmod(theirs, 0744)); /* may list, may not pass */
     ASSERT_ERR(open_as(&user, theirs, true, NULL, &e), e, ERR_WORKSPACE_DENIED);
     ASSERT_OK(open_as(&root, theirs, false, NULL, &e), e);
 }
