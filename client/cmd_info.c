@@ -162,9 +162,13 @@ static void show_info(const struct api_info *i)
     line("libvirt:", i->libvirt_uri);
     line("Machine:", i->machine);
     if (i->accel) {
-        bool why = i->accel_reason && i->accel_reason[0];
-        sbuf_fmt(&accel, "%s%s%s%s", i->accel, why ? " (" : "", why ? i->accel_reason : "",
-                 why ? ")" : "");
+        const char *why = i->accel_reason;
+        size_t len = strlen(i->accel);
+        if (why && strncmp(why, i->accel, len) == 0 && why[len] == ':')
+            why += len + 1 + (why[len + 1] == ' ');     /* it names it too */
+        sbuf_fmt(&accel, "%s", i->accel);
+        if (why && why[0])
+            sbuf_fmt(&accel, " (%s)", why);
         line("Acceleration:", sbuf_str(&accel));
     }
     line("State:", i->state_dir);

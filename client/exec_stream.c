@@ -19,7 +19,7 @@
 #define CONTROL_MAX 64          /* resize and signal records that wait */
 #define KEYS_WAIT_MS 500        /* then a beginning of the detach keys is just a key */
 #define SIGNAL_PATIENCE 3       /* the same signal so often: the user means us */
-#define LEAVE_MS 2000           /* for the detach record to get away */
+#define LEAVE_MS 3000           /* for the detach record to be taken */
 
 struct exit_record {            /* payload of STREAM_EXIT */
     char *end;
@@ -122,16 +122,31 @@ static void piece_done(struct session *s, size_t len)
     s->sent_stdin = s->sent_stdin || len > 0;
 }
 
-/* The user's keys said: leave. */
+static void send_all(struct session *s, int64_t deadline)
+{
+    struct err ignored = ERR_INIT;
+
+    while (unsent(s) && io_wait(s->up.fd, POLLOUT, deadline, &ignored) > 0)
+        if (send_some(s, &ignored) < 0)
+            break;
+}
+
+/* The user's keys said: leave. The daemon closes when it has read that; were we first, it might see
+ * a client that vanished, and end the command. */
 static void leave(struct session *s)
 {
     struct err ignored = ERR_INIT;
     int64_t deadline = deadline_in(LEAVE_MS);
+    ssize_t n = 1;
 
+    send_all(s, deadline);      /* what was typed before them */
     add_control(s, STREAM_DETACH, NULL, 0);
-    while (unsent(s) && io_wait(s->up.fd, POLLOUT, deadline, &ignored) > 0)
-        if (send_some(s, &ignored) < 0)
+    send_all(s, deadline);
+    while (n != 0 && io_wait(s->up.fd, POLLIN, deadline, &ignored) > 0) {
+        n = recv(s->up.fd, s->up.buf, sizeof(s->up.buf), MSG_DONTWAIT);
+        if (n < 0 && errno != EAGAIN && errno != EINTR)
             break;
+    }
     s->ended = true;
     s->status = 0;
     tty_restore();

@@ -86,6 +86,8 @@ def talk(got, greeting=b"ready\r\n", ends=None):
         while True:
             r = c.read_record()
             got.append(r)
+            if r == (DETACH, b""):
+                return
             if r == (STDIN, b"q"):
                 c.exit(0)
                 return
@@ -313,6 +315,8 @@ def shell_stream(got):
         while True:
             kind, data = c.read_record()
             got.append((kind, data))
+            if kind == DETACH:
+                return
             if kind == STDIN:
                 c.record(STDOUT, b"<" + data.hex().encode() + b">")
     return stream
