@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
  * virt: libvirt, and nobody else includes it. One connection (embedded driver or libvirtd), its
- * event thread, transient domains named "sbx-<id>". libvirt's
- * thread-local last error is turned into struct err at once. Callbacks run on libvirt's event
- * thread: they copy and post, never act. Calls have no deadline of their own: see the top of
- * virt.c. Any thread, but for virt_open() and virt_close(); one `struct virt` at a time.
+ * event thread, transient domains named "sbx-<id>". libvirt's thread-local last error is turned
+ * into struct err at once. Callbacks run on libvirt's event thread: they copy and post, never act.
+ * Calls have no deadline of their own: see the top of virt.c. Any thread, but for virt_open() and
+ * virt_close(); one `struct virt` at a time.
  */
 #pragma once
 
