@@ -564,7 +564,11 @@ int share_start(const struct share_spec *spec, struct share_proc *ret, struct er
     fd_close(take_fd(&theirs));
 
     struct share_proc p = { .pid = pid };
-    if (accompany(pid, ours, &c, e) < 0 || read_start_time(pid, &p.start_time, e) < 0) {
+    int r = accompany(pid, ours, &c, e);
+    /* A child that was killed is silent in the same way as one that executed virtiofsd. */
+    if (r == 0 && io_wait(pidfd, POLLIN, deadline_in(0), e) != 0)
+        r = err_set(e, ERR_INTERNAL, "virtiofsd ended at once");
+    if (r < 0 || read_start_time(pid, &p.start_time, e) < 0) {
         kill_and_reap(pidfd);
         return -1;
     }
