@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * image_cmd: `sandboxd image …`, a command of its own: it never meets the daemon's threads and
- * works beside a running daemon.
+ * image_cmd: `sandboxd image build|ls`, the part of sandboxd that is run by hand. argv[0] is
+ * "image". Returns the exit status; prints errors itself.
  */
 #pragma once
 
-/* argv[0] is "image". Returns the exit status. */
 int image_cmd(int argc, char **argv);

@@ -1,1 +1,108 @@
-/* SPDX-License-Identifier: MIT */
+/* SPDX-License-Identifier: MIT
+ *
+ * image_kernel: the boot protocol's header says where the packed kernel lies (Documentation/arch/
+ * x86/boot.rst: setup_sects at 0x1f1, "HdrS" at 0x202, payload_offset and payload_length at 0x248
+ * and 0x24c, counted from the end of the setup sectors). The payload's last four bytes are the
+ * unpacked size. Every number is checked against the file before it is used.
+ */
+#include "common/auto.h"
+#include "common/limits.h"
+#include "daemon/image_priv.h"
+
+#include <lz4.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zstd.h>
+
+#define KERNEL_MAX (256 * MIB)
+#define LZ4_LEGACY_MAGIC 0x184c2102u
+#define LZ4_LEGACY_BLOCK (8 * MIB)      /* unpacked size of each block but the last */
+#define ZSTD_MAGIC 0xfd2fb528u
+
+static uint32_t le32(const uint8_t *p)
+{
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+static int find_payload(const uint8_t *bz, size_t len, const uint8_t **ret, size_t *ret_len,
+                        struct err *e)
+{
+    if (len < 0x260 || memcmp(bz + 0x202, "HdrS", 4) != 0)
+        return err_set(e, ERR_INVALID, "not a Linux kernel");
+    size_t setup = ((bz[0x1f1] ? bz[0x1f1] : 4) + 1) * 512u;
+    size_t offset = le32(bz + 0x248), n = le32(bz + 0x24c);
+    if (((unsigned)bz[0x207] << 8 | bz[0x206]) < 0x0208)
+        return err_set(e, ERR_INVALID, "a kernel of a boot protocol before 2.08");
+    if (n < 8 || offset > len || setup > len - offset || n > len - offset - setup)
+        return err_set(e, ERR_INVALID, "the kernel's payload lies outside of its file");
+    *ret = bz + setup + offset;
+    *ret_len = n;
+    return 0;
+}
+
+static int unpack_lz4(const uint8_t *p, size_t n, uint8_t *out, size_t size, struct err *e)
+{
+    size_t done = 0;
+
+    p += 4;
+    n -= 4;
+    while (done < size) {
+        if (n < 4)
+            return err_set(e, ERR_INVALID, "the packed kernel ends early");
+        size_t block = le32(p);
+        p += 4;
+        n -= 4;
+        if (block == LZ4_LEGACY_MAGIC)      /* another frame */
+            continue;
+        if (block == 0 || block > n)
+            return err_set(e, ERR_INVALID, "a block of the packed kernel is too long");
+        size_t room = size - done < LZ4_LEGACY_BLOCK ? size - done : LZ4_LEGACY_BLOCK;
+        int got = LZ4_decompress_safe((const char *)p, (char *)out + done, (int)block, (int)room);
+        if (got <= 0)
+            return err_set(e, ERR_INVALID, "the packed kernel is damaged");
+        done += (size_t)got;
+        p += block;
+        n -= block;
+    }
+    return 0;
+}
+
+static int unpack_zstd(const uint8_t *p, size_t n, uint8_t *out, size_t size, struct err *e)
+{
+    size_t frame = ZSTD_findFrameCompressedSize(p, n);
+    size_t got = ZSTD_isError(frame) ? frame : ZSTD_decompress(out, size, p, frame);
+
+    if (ZSTD_isError(got) || got != size)
+        return err_set(e, ERR_INVALID, "the packed kernel is damaged: %s",
+                       ZSTD_isError(got) ? ZSTD_getErrorName(got) : "wrong size");
+    return 0;
+}
+
+int image_kernel_unpack(const uint8_t *bz, size_t len, uint8_t **ret, size_t *ret_len,
+                        struct err *e)
+{
+    const uint8_t *p = NULL;
+    size_t n = 0;
+    int r;
+
+    if (find_payload(bz, len, &p, &n, e) < 0)
+        return -1;
+    size_t size = le32(p + n - 4);
+    uint32_t magic = le32(p);
+    if (magic != LZ4_LEGACY_MAGIC && magic != ZSTD_MAGIC)
+        return err_set(e, ERR_INVALID, "the kernel is packed in a way that is not known here");
+    if (size < 64 || size > KERNEL_MAX)
+        return err_set(e, ERR_INVALID, "the kernel claims to be %zu bytes", size);
+    autofree uint8_t *out = malloc(size);
+    if (!out)
+        return err_nomem(e);
+    r = magic == LZ4_LEGACY_MAGIC ? unpack_lz4(p, n - 4, out, size, e)
+                                  : unpack_zstd(p, n - 4, out, size, e);
+    if (r < 0)
+        return -1;
+    if (memcmp(out, "\177ELF\2", 5) != 0)
+        return err_set(e, ERR_INVALID, "the unpacked kernel is not a 64-bit ELF image");
+    *ret = take_ptr(out);
+    *ret_len = size;
+    return 0;
+}

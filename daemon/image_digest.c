@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT */
+#include "common/auto.h"
+#include "common/limits.h"
+#include "daemon/image_priv.h"
+
+#include <fcntl.h>
+#include <nettle/sha2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define BUF (1 * MIB)
+
+static void finish(struct sha256_ctx *c, char hex[IMAGE_HEX])
+{
+    uint8_t raw[SHA256_DIGEST_SIZE];
+
+    sha256_digest(c, sizeof(raw), raw);
+    for (size_t i = 0; i < sizeof(raw); i++)
+        snprintf(hex + 2 * i, 3, "%02x", raw[i]);
+}
+
+/* Data from `from` to `to`, preceded by where it lies: so two files with the same data in other
+ * places differ, and 20 GiB of nothing cost nothing. */
+static int hash_range(struct sha256_ctx *c, int fd, off_t from, off_t to, uint8_t *buf,
+                      struct err *e)
+{
+    uint64_t where[2] = { (uint64_t)from, (uint64_t)to };
+
+    sha256_update(c, sizeof(where), (const uint8_t *)where);
+    while (from < to) {
+        size_t want = (size_t)(to - from) < BUF ? (size_t)(to - from) : BUF;
+        ssize_t n = pread(fd, buf, want, from);
+        if (n <= 0)
+            return err_sys(e, ERR_INTERNAL, n < 0 ? errno : EIO, "read");
+        sha256_update(c, (size_t)n, buf);
+        from += n;
+    }
+    return 0;
+}
+
+int image_digest_file(const char *path, char hex[IMAGE_HEX], struct err *e)
+{
+    autoclose int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    autofree uint8_t *buf = malloc(BUF);
+    struct sha256_ctx c;
+    struct stat sb;
+
+    if (!buf)
+        return err_nomem(e);
+    if (fd < 0 || fstat(fd, &sb) < 0)
+        return err_sys(e, ERR_INTERNAL, errno, "cannot read %s", path);
+    sha256_init(&c);
+    uint64_t size = (uint64_t)sb.st_size;
+    sha256_update(&c, sizeof(size), (const uint8_t *)&size);
+    for (off_t at = 0; at < sb.st_size;) {
+        off_t data = lseek(fd, at, SEEK_DATA);
+        if (data < 0 && errno == ENXIO)
+            break;
+        off_t end = data < 0 ? data : lseek(fd, data, SEEK_HOLE);
+        if (end < 0)
+            return err_sys(e, ERR_INTERNAL, errno, "cannot read %s", path);
+        if (hash_range(&c, fd, data, end, buf, e) < 0)
+            return err_wrap(e, "%s", path);
+        at = end;
+    }
+    finish(&c, hex);
+    return 0;
+}
+
+int image_digest_text(const char *text, char hex[IMAGE_HEX])
+{
+    struct sha256_ctx c;
+
+    sha256_init(&c);
+    sha256_update(&c, strlen(text), (const uint8_t *)text);
+    finish(&c, hex);
+    return 0;
+}
