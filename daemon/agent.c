@@ -379,7 +379,7 @@ static void consume(struct agent *a, const uint8_t *p, size_t len)
             if (state_now(a) == AGENT_CLOSED)
                 return;
         } else if (used == 0) {
-            break;              /* all taken, and nothing is left in the decoder either */
+            break; /* all taken, and nothing is left in the decoder either */
         }
         if (a->dec.skipped > a->dec_skipped) {
             a->junk += (size_t)(a->dec.skipped - a->dec_skipped);

@@ -174,7 +174,6 @@ void exec_finish_locked(struct exec *x, enum exit_how how, uint32_t value)
     x->row.how = how;
     x->row.value = value;
     x->row.ended_at = now_real_us();
-    x->attach_by = 0;
     x->version++;
     x->dirty = true;
     if (x->listed) {
@@ -218,8 +217,12 @@ static void look_after_locked(struct exec *x, int64_t now)
     if (x->attach_by && now >= x->attach_by && x->phase != EXEC_STARTING) {
         x->attach_by = 0;
         x->held = false;
-        x->end_wanted = true;
-        x->end_grace = DEADLINE_END_GRACE;
+        if (x->phase == EXEC_ENDED) {
+            exec_post_locked(x->table); /* it may go to make room */
+        } else {
+            x->end_wanted = true;
+            x->end_grace = DEADLINE_END_GRACE;
+        }
     } else if (x->attach_by) {
         exec_arm_locked(x->table, x->attach_by > now ? x->attach_by - now : 1000);
     }

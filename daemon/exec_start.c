@@ -139,7 +139,7 @@ static int await_start(struct exec *x, int64_t deadline, struct err *e)
         *e = x->failed;
         rc = -1;
     }
-    if (rc == 0 && !x->row.detach && x->held && x->phase != EXEC_ENDED) {
+    if (rc == 0 && !x->row.detach && x->held) {
         x->attach_by = now_mono_ms() + t->deps.attach_ms;
         exec_arm_locked(t, t->deps.attach_ms);
     }

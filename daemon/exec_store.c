@@ -144,10 +144,11 @@ static struct exec *next_dirty(struct exec_table *t, struct exec_row *ret_row,
     return found;
 }
 
-/* Takes the oldest of more than LIMIT_EXECS_KEPT ended execs out of the table; NULL: none. */
+/* Takes the oldest of more than LIMIT_EXECS_KEPT ended execs out of the table; NULL: none. Not one
+ * that somebody holds, nor one whose client is still expected, unless there are far too many. */
 static struct exec *next_too_old(struct exec_table *t)
 {
-    struct exec *oldest = NULL;
+    struct exec *oldest = NULL, *any = NULL;
     size_t ended = 0;
     pthread_mutex_lock(&t->lock);
     for (size_t i = 0; i < t->n; i++) {
@@ -155,9 +156,16 @@ static struct exec *next_too_old(struct exec_table *t)
         if (x->phase != EXEC_ENDED || !x->stored)
             continue;
         ended++;
-        if (!oldest && !x->readers && (x->forgotten || !t->agent))
+        bool idle = __atomic_load_n(&x->refs, __ATOMIC_ACQUIRE) == 1;
+        if (!idle || !(x->forgotten || !t->agent))
+            continue;
+        if (!any)
+            any = x;
+        if (!oldest && !x->held)
             oldest = x;
     }
+    if (ended > LIMIT_EXECS && !oldest)
+        oldest = any;
     if (ended <= LIMIT_EXECS_KEPT)
         oldest = NULL;
     if (oldest) {

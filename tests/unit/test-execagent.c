@@ -618,7 +618,7 @@ TEST(a_guest_that_dies_loses_what_ran)
 {
     struct box b;
     begin(&b);
-    struct exec *x = must_run(&b, NULL, "sleep 60");
+    struct exec *x = must_run(&b, NULL, "sleep 5");
     kill(b.pid, SIGKILL);
     check_end(x, "lost", 125);
     exec_unref(x);
