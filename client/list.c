@@ -94,6 +94,15 @@ static int inspect_template(const char *body, size_t len, const struct jfield *t
     return r;
 }
 
+/* Any object: what is only shown has to be JSON all the same. */
+static int check_syntax(const char *text, size_t len, struct err *e)
+{
+    static const struct jfield nothing[] = { JF_END };
+    char unused = 0;
+
+    return client_decode(nothing, text, len, &unused, e);
+}
+
 int inspect_show(struct app *app, const char *prefix, char **names, size_t n,
                  const struct jfield *table, const char *format, struct err *e)
 {
@@ -111,6 +120,8 @@ int inspect_show(struct app *app, const char *prefix, char **names, size_t n,
         url_add(&path, names[i]);
         int r = client_call(app, &(struct call){ .method = "GET", .path = sbuf_str(&path) }, &body,
                             &failure);
+        if (r == 0 && !format)
+            r = check_syntax(sbuf_str(&body), body.len, &failure);
         if (r == 0 && format) {
             if (inspect_template(sbuf_str(&body), body.len, table, format, e) < 0)
                 return -1;

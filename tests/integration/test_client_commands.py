@@ -524,3 +524,10 @@ def test_manual_is_clean_roff(sbx):
         pytest.skip("no groff")
     r = subprocess.run(["groff", "-man", "-Tutf8", "-ww", "-z", MANUAL], stderr=subprocess.PIPE)
     assert r.returncode == 0 and r.stderr == b""
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"a":1,}', b'{"a":"\x1b[2J"}', b'{"a":"\xff"}', b"{} {}"])
+def test_inspect_shows_nothing_that_is_not_json(daemon, sbx, body):
+    daemon.reply("GET", "/v1/sandboxes/box", 200, body)
+    r = sbx("inspect", "box", text=False)
+    assert r.returncode == 125 and r.stdout == b"[]\n" and b"\x1b" not in r.stderr
