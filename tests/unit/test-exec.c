@@ -495,6 +495,10 @@ TEST(a_guest_that_goes_loses_its_execs)
     json_done(api_exec_table, &d, sizeof(d));
     ASSERT_TRUE(world_row_ended(&w, exec_id(x), EXIT_LOST, 0));
     ASSERT_TRUE(world_row_ended(&w, exec_id(y), EXIT_CODE, 5));
+    /* the hook is called after the waiters have been woken */
+    int64_t deadline = deadline_in(5000);
+    while (__atomic_load_n(&w.closed, __ATOMIC_SEQ_CST) == 0 && now_mono_ms() < deadline)
+        nap(5);
     ASSERT_EQ(__atomic_load_n(&w.closed, __ATOMIC_SEQ_CST), 1u);
     ASSERT_EQ(exec_table_running(w.table), 0u);
     start_begin(&s, &w, false, false, argv);
