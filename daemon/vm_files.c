@@ -3,15 +3,15 @@
  * vm_files: what a sandbox has on the host's file system.
  *
  *     <state>/sandboxes/<id>/        root 0711
- *         vm/                        QEMU's uid 0700: disk.qcow2
+ *         vm/                        root, QEMU's group, 0710: disk.qcow2 (QEMU's uid)
  *         log/                       root 0711: console.log (QEMU's uid), agent.log (root)
  *     <runtime>/sandboxes/<id>/      root 0711
- *         vm/                        QEMU's uid 0700: agent.sock
+ *         vm/                        root, QEMU's group, 0710: agent.sock
  *         share.sock                 QEMU's uid
  *         execs/                     root 0700: output rings
  *
- * QEMU's directories belong to a uid that a guest may have taken over, so nothing in them is opened
- * through a link, and what is there is checked by fstat before it changes owner.
+ * No directory belongs to QEMU: libvirt changes owners by path and follows links, so whoever took
+ * QEMU over must not be able to put one there. Files are made by root and given away.
  */
 #include "common/auto.h"
 #include "common/io.h"
@@ -60,7 +60,9 @@ uid_t vm_qemu_uid(const struct vm *vm)
 
 gid_t vm_qemu_gid(const struct vm *vm)
 {
-    return vm->vms->config->uid_base + vm->row.slot;
+    /* A group of its own, unless QEMU needs another's rights: /dev/kvm's, or libvirt's directories
+     * under qemu:///system. */
+    return vm->vms->qemu_gid ? vm->vms->qemu_gid : vm->vms->config->uid_base + vm->row.slot;
 }
 
 static int make_dir(const struct vm *vm, enum vm_path which, mode_t mode, bool qemus, struct err *e)
@@ -74,7 +76,7 @@ static int make_dir(const struct vm *vm, enum vm_path which, mode_t mode, bool q
     autoclose int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return err_sys(e, ERR_INTERNAL, errno, "cannot open %s", path);
-    if ((qemus && fchown(fd, vm_qemu_uid(vm), vm_qemu_gid(vm)) < 0) || fchmod(fd, mode) < 0)
+    if ((qemus && fchown(fd, 0, vm_qemu_gid(vm)) < 0) || fchmod(fd, mode) < 0)
         return err_sys(e, ERR_INTERNAL, errno, "cannot prepare %s", path);
     return 0;
 }
@@ -97,10 +99,10 @@ int vm_files_make(struct vm *vm, struct err *e)
     autoclose int console = -1;
 
     if (make_dir(vm, VMP_STATE, 0711, false, e) < 0 ||
-        make_dir(vm, VMP_DISK_DIR, 0700, true, e) < 0 ||
+        make_dir(vm, VMP_DISK_DIR, 0710, true, e) < 0 ||
         make_dir(vm, VMP_LOG_DIR, 0711, false, e) < 0 ||
         make_dir(vm, VMP_RUNTIME, 0711, false, e) < 0 ||
-        make_dir(vm, VMP_SOCK_DIR, 0700, true, e) < 0 ||
+        make_dir(vm, VMP_SOCK_DIR, 0710, true, e) < 0 ||
         make_dir(vm, VMP_RINGS, 0700, false, e) < 0)
         return -1;
     return open_log(vm, VMP_CONSOLE, true, &console, e);

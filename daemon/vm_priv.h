@@ -56,6 +56,7 @@ struct vms {
     char *libvirt_version, *qemu_version; /* owned */
     enum machine machine;
     uint32_t tsc_khz;
+    gid_t qemu_gid;                /* group of all QEMUs; 0: each has its own */
 
     pthread_mutex_t accel_lock;    /* guards the probe: one at a time */
     struct accel_verdict accel;

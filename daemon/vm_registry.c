@@ -6,6 +6,7 @@
 #include "common/io.h"
 #include "common/log.h"
 #include "common/name.h"
+#include "daemon/peer.h"
 #include "daemon/vm_priv.h"
 
 #include <stdlib.h>
@@ -206,6 +207,10 @@ static int open_parts(struct vms *v, struct err *e)
     v->machine = strcmp(cf->machine, machine_name(MACHINE_Q35)) == 0 ? MACHINE_Q35
                                                                      : MACHINE_MICROVM;
     v->tsc_khz = accel_tsc_khz();
+    gid_t gid = PEER_NO_GROUP;
+    if (strcmp(cf->libvirt_uri, "embed") != 0 && peer_group(cf->qemu_group, &gid, e) < 0)
+        return err_wrap(e, "qemu_group");
+    v->qemu_gid = gid == PEER_NO_GROUP ? 0 : gid;
     if (virt_open(sbuf_str(&uri), vms_on_virt, v, &v->virt, e) < 0 ||
         virt_versions(v->virt, &v->libvirt_version, &v->qemu_version, e) < 0)
         return -1;

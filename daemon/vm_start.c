@@ -50,6 +50,10 @@ static int step_accel(struct start *s, struct err *e)
                         &v->accel_final, e);
     }
     s->accel = v->accel;
+    /* QEMU has no groups but its own; under qemu:///system that one is taken by configuration. */
+    gid_t kvm;
+    if (r == 0 && v->accel.accel == ACCEL_KVM && v->qemu_gid == 0 && accel_kvm_group(&kvm) == 1)
+        v->qemu_gid = kvm;
     pthread_mutex_unlock(&v->accel_lock);
     return r;
 }
@@ -114,6 +118,7 @@ static int step_share(struct start *s, struct err *e)
     if (log_fd < 0 || vm_identity(&vm->row, &who, e) < 0)
         return -1;
     struct share_spec spec = {
+        .program = s->v->config->virtiofsd,
         .socket_path = socket,
         .qemu_uid = vm_qemu_uid(vm),
         .qemu_gid = vm_qemu_gid(vm),
