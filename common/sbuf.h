@@ -28,7 +28,8 @@ void sbuf_lit(struct sbuf *b, const char *literal);
 void sbuf_add(struct sbuf *b, const void *data, size_t len);
 void sbuf_chr(struct sbuf *b, char c);
 void sbuf_fmt(struct sbuf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-void sbuf_vfmt(struct sbuf *b, const char *fmt, va_list ap);
+void sbuf_vfmt(struct sbuf *b, const char *fmt, va_list ap)
+    __attribute__((format(printf, 2, 0)));
 void sbuf_u64(struct sbuf *b, uint64_t v);
 void sbuf_xml(struct sbuf *b, const char *text);              /* text or attribute value; control
                                                                  bytes XML 1.0 lacks are an error */
