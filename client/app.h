@@ -27,11 +27,6 @@ void report(const struct err *e);
 /* Chatter on stderr, one line, "sbx: " in front. */
 void note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-/* Calls fn for each word, reports failures and goes on. Exit status: 0, or that of the first
- * failure. */
-typedef int name_fn(struct app *app, const char *name, void *arg, struct err *e);
-int for_each_name(struct app *app, char **names, size_t n, name_fn *fn, void *arg);
-
 /* Commands by file; their rows are in commands.c. */
 #define COMMAND(name) int name(struct app *app, void *opts, char **args, size_t n, struct err *e)
 COMMAND(cmd_attach);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "client/api_client.h"
 #include "client/app.h"
+#include "client/each.h"
 #include "client/list.h"
-#include "client/out.h"
 #include "common/api.h"
 #include "common/auto.h"
 #include "common/parse.h"
@@ -52,20 +52,13 @@ static int rm_one(struct app *app, const char *name, void *arg, struct err *e)
     autosbuf struct sbuf path = SBUF(4096);
 
     (void)arg;
-    if (!name[0])
-        return err_set(e, ERR_USAGE, "the name of an image is empty");
     sbuf_lit(&path, "/" API_VERSION "/images/");
     url_add(&path, name);
-    const struct call call = { .method = "DELETE", .path = sbuf_str(&path), .flags = CALL_SLOW,
-                               .progress = "removing image" };
-    if (client_call(app, &call, NULL, e) < 0)
-        return -1;
-    return out_line(name, e);
+    const struct call call = { .method = "DELETE", .path = sbuf_str(&path), .flags = CALL_SLOW };
+    return client_call(app, &call, NULL, e);
 }
 
 COMMAND(cmd_image_rm)
 {
-    (void)opts;
-    (void)e;
-    return for_each_name(app, args, n, rm_one, NULL);
+    return each_name(app, args, n, rm_one, opts, "removing", e);
 }

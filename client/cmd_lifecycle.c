@@ -1,41 +1,25 @@
 /* SPDX-License-Identifier: MIT */
 #include "client/api_client.h"
 #include "client/app.h"
-#include "client/out.h"
+#include "client/each.h"
 #include "common/api.h"
 #include "common/auto.h"
 #include <inttypes.h>
-#include <string.h>
 
-/* One request about one sandbox; its name goes to stdout when it is done. */
 static int act(struct app *app, const char *method, const char *name, const char *rest,
-               const char *doing, struct err *e)
+               struct err *e)
 {
     autosbuf struct sbuf path = SBUF(4096);
-    autosbuf struct sbuf words = SBUF(400);
-    struct call call = { .method = method, .flags = CALL_SLOW };
 
-    if (!name[0])
-        return err_set(e, ERR_USAGE, "the name of a sandbox is empty");
     url_sandbox(&path, name, rest);
-    sbuf_fmt(&words, "%s ", doing);
-    sbuf_text(&words, name, strlen(name));
-    call.path = sbuf_str(&path);
-    call.progress = sbuf_str(&words);
-    if (client_call(app, &call, NULL, e) < 0) {
-        if (app->interrupted)
-            note("given up; sandboxd finishes %s what it began", doing);
-        return -1;
-    }
-    if (out_line(name, e) < 0)
-        return -1;
-    return out_flush(e);
+    const struct call call = { .method = method, .path = sbuf_str(&path), .flags = CALL_SLOW };
+    return client_call(app, &call, NULL, e);
 }
 
 static int start_one(struct app *app, const char *name, void *arg, struct err *e)
 {
     (void)arg;
-    return act(app, "POST", name, "/start", "starting", e);
+    return act(app, "POST", name, "/start", e);
 }
 
 static int stop_one(struct app *app, const char *name, void *arg, struct err *e)
@@ -45,13 +29,13 @@ static int stop_one(struct app *app, const char *name, void *arg, struct err *e)
 
     if (o->timeout.set)
         snprintf(rest, sizeof(rest), "/stop?timeout_ms=%" PRIu64, o->timeout.ms);
-    return act(app, "POST", name, rest, "stopping", e);
+    return act(app, "POST", name, rest, e);
 }
 
 static int restart_one(struct app *app, const char *name, void *arg, struct err *e)
 {
     (void)arg;
-    return act(app, "POST", name, "/restart", "restarting", e);
+    return act(app, "POST", name, "/restart", e);
 }
 
 static int rm_one(struct app *app, const char *name, void *arg, struct err *e)
@@ -59,34 +43,30 @@ static int rm_one(struct app *app, const char *name, void *arg, struct err *e)
     const struct rm_opts *o = arg;
     struct err own = ERR_INIT;
 
-    if (act(app, "DELETE", name, o->force ? "?force=true" : NULL, "removing", &own) == 0)
+    if (act(app, "DELETE", name, o->force ? "?force=true" : NULL, &own) == 0)
         return 0;
     if (o->force && own.code == ERR_SANDBOX_NOT_FOUND)
-        return 0;
+        return 1;
     *e = own;
     return -1;
 }
 
 COMMAND(cmd_start)
 {
-    (void)e;
-    return for_each_name(app, args, n, start_one, opts);
+    return each_name(app, args, n, start_one, opts, "starting", e);
 }
 
 COMMAND(cmd_stop)
 {
-    (void)e;
-    return for_each_name(app, args, n, stop_one, opts);
+    return each_name(app, args, n, stop_one, opts, "stopping", e);
 }
 
 COMMAND(cmd_restart)
 {
-    (void)e;
-    return for_each_name(app, args, n, restart_one, opts);
+    return each_name(app, args, n, restart_one, opts, "restarting", e);
 }
 
 COMMAND(cmd_rm)
 {
-    (void)e;
-    return for_each_name(app, args, n, rm_one, opts);
+    return each_name(app, args, n, rm_one, opts, "removing", e);
 }

@@ -29,12 +29,18 @@ void progress_tick(struct progress *p)
     fflush(stderr);
 }
 
-void progress_end(struct progress *p)
+void progress_end_line(struct progress *p)
 {
     if (p->drawn) {
         fputs("\r\033[K", stderr);
         fflush(stderr);
     }
-    p->text = NULL;
     p->drawn = false;
+    p->shown_s = -1;
+}
+
+void progress_end(struct progress *p)
+{
+    progress_end_line(p);
+    p->text = NULL;
 }

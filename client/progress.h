@@ -16,4 +16,5 @@ struct progress {
 
 void progress_start(struct progress *p, const char *text);
 void progress_tick(struct progress *p);     /* draws when there is something new to say */
+void progress_end_line(struct progress *p); /* clears it, for other output; it comes back */
 void progress_end(struct progress *p);

@@ -22,22 +22,3 @@ void note(const char *fmt, ...)
     va_end(ap);
     fprintf(stderr, "sbx: %s\n", sbuf_str(&b));
 }
-
-int for_each_name(struct app *app, char **names, size_t n, name_fn *fn, void *arg)
-{
-    int status = 0;
-
-    for (size_t i = 0; i < n && !app->interrupted; i++) {
-        struct err e = ERR_INIT;
-        if (fn(app, names[i], arg, &e) == 0)
-            continue;
-        if (app->interrupted)
-            break;
-        report(&e);
-        if (!status)
-            status = err_exit_status(e.code);
-        if (e.code == ERR_UNREACHABLE)      /* the others would say the same */
-            break;
-    }
-    return status;
-}

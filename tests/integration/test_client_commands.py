@@ -5,6 +5,8 @@ import os
 import signal
 import stat
 import subprocess
+import threading
+import time
 
 import pytest
 from fake_daemon import *  # noqa: F401,F403 (fixtures)
@@ -329,9 +331,52 @@ def test_several_names_go_on_after_a_failure(daemon, sbx):
     assert (r.returncode, r.stdout, r.stderr) == (125, "a\nc\n", "sbx: no sandbox 'b'\n")
     r = sbx("rm", "-f", "a", "b", "c")
     assert (r.returncode, r.stdout, r.stderr) == (0, "a\nc\n", "")
-    assert daemon.requests[-1].path == "/v1/sandboxes/c?force=true"
+    assert {q.path for q in daemon.requests[-3:]} == {
+        "/v1/sandboxes/%s?force=true" % name for name in "abc"}
     r = sbx("rm", "a", "-f")
     assert r.returncode == 0
+
+
+def test_several_names_go_at_once_and_are_told_in_order(daemon, sbx):
+    names = ["n%02d" % i for i in range(40)]
+    under_way = [0, 0]
+    lock = threading.Lock()
+
+    def slow(c, r):
+        with lock:
+            under_way[0] += 1
+            under_way[1] = max(under_way)
+        time.sleep(0.3 if r.path.endswith("n00") else 0.1)
+        with lock:
+            under_way[0] -= 1
+        if r.path.endswith("7"):
+            c.answer(409, error("sandbox_busy", r.path[-3:] + " is busy"))
+        else:
+            c.answer(204)
+    daemon.on("DELETE", "/v1/sandboxes/.*", slow)
+    begin = time.monotonic()
+    r = sbx("rm", *names)
+    assert time.monotonic() - begin < 3
+    assert 4 < under_way[1] <= 16
+    assert r.returncode == 125
+    assert lines(r.stdout) == [n for n in names if not n.endswith("7")]
+    assert lines(r.stderr) == ["sbx: %s is busy" % n for n in names if n.endswith("7")]
+
+
+def test_several_names_without_a_daemon_complain_once(sbx):
+    r = sbx("rm", "a", "b", "c")
+    assert r.returncode == 125 and r.stdout == "" and len(lines(r.stderr)) == 2
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "b", "c"]])
+@pytest.mark.parametrize("whom", ["sbx", "group"])
+def test_stop_is_given_up_by_a_signal(daemon, sbx, names, whom):
+    daemon.on("POST", "/v1/sandboxes/.*", lambda c, r: c.exactly(1))
+    p = sbx.popen("stop", *names, start_new_session=True)
+    wait_for(lambda: len(daemon.requests) == len(names), what="the requests")
+    (os.killpg if whom == "group" else os.kill)(p.pid, signal.SIGINT)
+    out, err = p.communicate(timeout=5)
+    assert (p.returncode, out) == (130, b"") and err.count(b"given up") == 1
 
 
 def test_start_stop_restart(daemon, sbx):
@@ -340,8 +385,10 @@ def test_start_stop_restart(daemon, sbx):
     assert sbx("stop", "-t", "1m30s", "a").stdout == "a\n"
     assert sbx("stop", "-t0", "a").returncode == 0
     assert sbx("restart", "a").stdout == "a\n"
-    assert [r.path for r in daemon.requests] == [
-        "/v1/sandboxes/a/start", "/v1/sandboxes/b/start", "/v1/sandboxes/a/stop?timeout_ms=90000",
+    assert sorted(r.path for r in daemon.requests[:2]) == [
+        "/v1/sandboxes/a/start", "/v1/sandboxes/b/start"]
+    assert [r.path for r in daemon.requests[2:]] == [
+        "/v1/sandboxes/a/stop?timeout_ms=90000",
         "/v1/sandboxes/a/stop?timeout_ms=0", "/v1/sandboxes/a/restart"]
     assert all(r.headers["content-length"] == "0" for r in daemon.requests)
 
