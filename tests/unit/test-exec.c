@@ -158,7 +158,7 @@ TEST(a_start_without_answer_times_out_and_is_ended)
     struct world w;
     world_begin(&w);
     struct start s;
-    start_ms = 200;
+    start_ms = 1000;
     start_begin(&s, &w, false, false, argv);
     pthread_join(s.thread, NULL);
     ASSERT_EQ(s.rc, -1);
