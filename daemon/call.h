@@ -50,7 +50,7 @@ struct upgrade_io {
 };
 struct reply_upgrade {
     const char *protocol;   /* literal */
-    void (*run)(void *arg, const struct upgrade_io *io);    /* connection's thread; blocks to its end */
+    void (*run)(void *arg, const struct upgrade_io *io);    /* connection's thread; to its end */
     void (*free)(void *arg);
     void *arg;              /* owned */
 };

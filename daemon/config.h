@@ -17,7 +17,7 @@ struct config {
     char *socket;           /* <runtime_dir>/sandboxd.sock */
     char *socket_group;     /* "sandbox"; "" = root's group */
     char *admin_group;      /* "" none: members see all sandboxes */
-    char *libvirt_uri;      /* "embed" (= qemu:///embed?root=<state_dir>/libvirt) or a libvirt URI */
+    char *libvirt_uri;      /* "embed" (qemu:///embed?root=<state_dir>/libvirt) or libvirt's URI */
     char *accel;            /* auto kvm tcg */
     char *machine;          /* microvm q35 */
     char *default_image;    /* debian */
@@ -25,7 +25,7 @@ struct config {
     uint64_t default_memory;/* 2 GiB */
     uint64_t default_disk;  /* 20 GiB */
     uint32_t uid_base;      /* first uid of the range given to QEMU processes: 1879048192 */
-    char *console;          /* "hvc0" quiet and fast, "serial" with kernel messages from the start */
+    char *console;          /* "hvc0" fast and quiet, "serial" with all kernel messages */
     char *log_level;        /* err warning notice info debug */
     char *virtiofsd;        /* path; "" = found */
     char *qemu_group;       /* qemu:///system only: group QEMU needs ("libvirt-qemu"); "" none */

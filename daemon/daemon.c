@@ -20,7 +20,7 @@
 #include <sys/stat.h>
 
 #define FIRST_PASSED 3
-#define START_SECONDS 90        /* libvirt's first start takes 7; guests found running are greeted */
+#define START_SECONDS 90        /* libvirt's first start takes 7; guests found are greeted */
 
 /* mkdir -p, then exactly this mode: others pass through to the sandboxes' own directories. */
 static int make_dir(const char *path, struct err *e)

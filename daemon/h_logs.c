@@ -189,6 +189,7 @@ int h_logs(struct call *c, struct err *e)
                             .end = sb.st_size, .follow = follow };
     c->reply.status = 200;
     c->reply.content_type = "text/plain; charset=utf-8";
-    c->reply.stream = (struct reply_stream){ .read = follower_read, .free = follower_free, .arg = f };
+    c->reply.stream = (struct reply_stream){ .read = follower_read, .free = follower_free,
+                                             .arg = f };
     return 0;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The simple form: start a command, feed it, collect what it writes, answer when it has ended. It is
- * an exec like any other meanwhile, and can be seen in the list.
+ * The simple form: start a command, feed it, collect what it writes, answer when it has ended.
+ * Meanwhile it is an exec like any other, and can be seen in the list.
  */
 #include "common/api.h"
 #include "common/auto.h"

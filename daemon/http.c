@@ -11,8 +11,8 @@
  * trickle in: http_sweep() has one.
  *
  * What the library refuses by itself (a request line or header it cannot parse, more than
- * LIMIT_HTTP_MEMORY of them) is answered by it, with a status and a short page in place of JSON, and
- * the connection is closed.
+ * LIMIT_HTTP_MEMORY of them) is answered by it, with a status and a short page in place of JSON,
+ * and the connection is closed.
  */
 #include "daemon/http.h"
 

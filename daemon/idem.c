@@ -112,8 +112,9 @@ static int enter(struct idem *i, struct running *r, struct err *e)
         i->running = r;
     }
     pthread_mutex_unlock(&i->lock);
-    return rc == 0 ? 0
-                   : err_set(e, ERR_TIMEOUT, "another request with this Idempotency-Key still runs");
+    if (rc)
+        return err_set(e, ERR_TIMEOUT, "another request with this Idempotency-Key still runs");
+    return 0;
 }
 
 static void leave(struct idem *i, struct running *r)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * idem: Idempotency-Key. A POST that carries a key is done once per caller and key: the same request
- * again gets the stored answer (with `Idempotency-Replayed: true`), another one under the same key
- * ERR_IDEMPOTENCY. Two at once wait for one another. Only successes are kept, for 24 hours: what
- * failed may be tried again.
+ * idem: Idempotency-Key. A POST that carries a key is done once per caller and key: the same
+ * request again gets the stored answer (with `Idempotency-Replayed: true`), another one under the
+ * same key ERR_IDEMPOTENCY. Two at once wait for one another. Only successes are kept, for 24
+ * hours: what failed may be tried again.
  */
 #pragma once
 

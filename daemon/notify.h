@@ -7,7 +7,8 @@
 
 #include "common/err.h"
 
-/* The number of descriptors passed to this process, from 3 on; close-on-exec is set on them. 0: none. */
+/* The number of descriptors passed to this process, from 3 on, 0 for none. Close-on-exec is set on
+ * them. */
 int notify_listen_fds(struct err *e);
 /* True when fd is a listening Unix stream socket. */
 bool notify_is_listener(int fd);

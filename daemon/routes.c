@@ -6,45 +6,45 @@
 #include "daemon/handlers.h"
 
 #define NO_BODY 64, NULL, 0                      /* nothing, or {} */
-#define BODY(max, type) max, type##_table, sizeof(struct type)
+#define BODY(max, name) max, api_##name##_table, sizeof(struct api_##name)
 
 #define SANDBOX "/v1/sandboxes/{ref}"
 #define EXEC SANDBOX "/execs/{id}"
 
-/*    method    pattern                role        body                           handler, flags, query */
+/*    method    pattern             role        body                          handler, … */
 const struct route routes_table[] = {
-    { "GET",    "/v1/version",         ROLE_USER,  NO_BODY,                           h_version },
-    { "GET",    "/v1/info",            ROLE_USER,  NO_BODY,                           h_info },
+    { "GET",    "/v1/version",      ROLE_USER,  NO_BODY,                      h_version },
+    { "GET",    "/v1/info",         ROLE_USER,  NO_BODY,                      h_info },
 
-    { "GET",    "/v1/sandboxes",       ROLE_USER,  NO_BODY,                           h_sandbox_list,
+    { "GET",    "/v1/sandboxes",    ROLE_USER,  NO_BODY,                      h_sandbox_list,
       0, "state label*" },
-    { "POST",   "/v1/sandboxes",       ROLE_USER,  BODY(LIMIT_BODY, api_create_req),  h_sandbox_create,
+    { "POST",   "/v1/sandboxes",    ROLE_USER,  BODY(LIMIT_BODY, create_req), h_sandbox_create,
       ROUTE_IDEM },
-    { "GET",    SANDBOX,               ROLE_OWNER, NO_BODY,                           h_sandbox_get },
-    { "DELETE", SANDBOX,               ROLE_OWNER, NO_BODY,                           h_sandbox_delete,
+    { "GET",    SANDBOX,            ROLE_OWNER, NO_BODY,                      h_sandbox_get },
+    { "DELETE", SANDBOX,            ROLE_OWNER, NO_BODY,                      h_sandbox_delete,
       0, "force" },
-    { "POST",   SANDBOX "/start",      ROLE_OWNER, NO_BODY,                           h_sandbox_start },
-    { "POST",   SANDBOX "/stop",       ROLE_OWNER, NO_BODY,                           h_sandbox_stop,
+    { "POST",   SANDBOX "/start",   ROLE_OWNER, NO_BODY,                      h_sandbox_start },
+    { "POST",   SANDBOX "/stop",    ROLE_OWNER, NO_BODY,                      h_sandbox_stop,
       0, "timeout_ms" },
-    { "POST",   SANDBOX "/restart",    ROLE_OWNER, NO_BODY,                           h_sandbox_restart },
-    { "GET",    SANDBOX "/logs",       ROLE_OWNER, NO_BODY,                           h_logs,
+    { "POST",   SANDBOX "/restart", ROLE_OWNER, NO_BODY,                      h_sandbox_restart },
+    { "GET",    SANDBOX "/logs",    ROLE_OWNER, NO_BODY,                      h_logs,
       ROUTE_STREAM, "source tail since follow" },
 
-    { "GET",    SANDBOX "/execs",      ROLE_OWNER, NO_BODY,                           h_exec_list },
-    { "POST",   SANDBOX "/execs",      ROLE_OWNER, BODY(LIMIT_BODY, api_exec_req),    h_exec_create,
+    { "GET",    SANDBOX "/execs",   ROLE_OWNER, NO_BODY,                      h_exec_list },
+    { "POST",   SANDBOX "/execs",   ROLE_OWNER, BODY(LIMIT_BODY, exec_req),   h_exec_create,
       ROUTE_IDEM },
-    { "GET",    EXEC,                  ROLE_OWNER, NO_BODY,                           h_exec_get },
-    { "GET",    EXEC "/attach",        ROLE_OWNER, NO_BODY,                           h_exec_attach,
+    { "GET",    EXEC,               ROLE_OWNER, NO_BODY,                      h_exec_get },
+    { "GET",    EXEC "/attach",     ROLE_OWNER, NO_BODY,                      h_exec_attach,
       ROUTE_UPGRADE, "stdout_offset stderr_offset" },
-    { "POST",   EXEC "/resize",        ROLE_OWNER, BODY(1 * KIB, api_resize_req),     h_exec_resize },
-    { "POST",   EXEC "/signal",        ROLE_OWNER, BODY(1 * KIB, api_signal_req),     h_exec_signal },
-    { "GET",    EXEC "/output",        ROLE_OWNER, NO_BODY,                           h_exec_output,
+    { "POST",   EXEC "/resize",     ROLE_OWNER, BODY(1 * KIB, resize_req),    h_exec_resize },
+    { "POST",   EXEC "/signal",     ROLE_OWNER, BODY(1 * KIB, signal_req),    h_exec_signal },
+    { "GET",    EXEC "/output",     ROLE_OWNER, NO_BODY,                      h_exec_output,
       0, "stream offset" },
-    { "POST",   SANDBOX "/run",        ROLE_OWNER, BODY(LIMIT_BODY, api_run_req),     h_run,
+    { "POST",   SANDBOX "/run",     ROLE_OWNER, BODY(LIMIT_BODY, run_req),    h_run,
       ROUTE_STREAM },
 
-    { "GET",    "/v1/images",          ROLE_USER,  NO_BODY,                           h_image_list },
-    { "GET",    "/v1/images/{ref}",    ROLE_USER,  NO_BODY,                           h_image_get },
-    { "DELETE", "/v1/images/{ref}",    ROLE_ADMIN, NO_BODY,                           h_image_delete },
+    { "GET",    "/v1/images",       ROLE_USER,  NO_BODY,                      h_image_list },
+    { "GET",    "/v1/images/{ref}", ROLE_USER,  NO_BODY,                      h_image_get },
+    { "DELETE", "/v1/images/{ref}", ROLE_ADMIN, NO_BODY,                      h_image_delete },
     { NULL }
 };

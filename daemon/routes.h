@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * routes: the table of all routes, and the router that checks a request against it. Method, caller's
- * role, query names, body limit and body fields are checked before a handler runs; tests/lint holds
- * the table to api/openapi.yaml.
+ * routes: the table of all routes, and the router that checks a request against it. Method,
+ * caller's role, query names, body limit and body fields are checked before a handler runs;
+ * tests/lint holds the table to api/openapi.yaml.
  */
 #pragma once
 

@@ -4,9 +4,9 @@
  * client, the exec's reader, and the daemon's stop.
  *
  * Memory is the two buffers below. Output is taken from the exec only when the buffer to the client
- * is empty; so a slow client leaves it in the ring, the exec gets no further credit, and the guest's
- * process blocks. Input is taken from the client only while there is room; the rest waits in the
- * client's socket.
+ * is empty; so a slow client leaves it in the ring, the exec gets no further credit, and the
+ * guest's process blocks. Input is taken from the client only while there is room; the rest waits
+ * in the client's socket.
  *
  * How it ends:
  *     EXIT sent               everything was delivered
@@ -346,7 +346,7 @@ static void attach_run(void *arg, const struct upgrade_io *io)
 
     if (io->extra_len > IN_SIZE) {
         refuse(a, "too much before the answer");
-    } else {
+    } else if (io->extra_len > 0) {
         memcpy(a->in, io->extra, io->extra_len);
         a->in_len = io->extra_len;
         take_input(a);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * view: the images as guests get to see them: <runtime_dir>/view, a read-only bind mount of
- * <state_dir>/images. libvirt changes the owner of the files it hands to QEMU, and with a uid of its
- * own for each sandbox it would take the shared base images away from all others; on a read-only
- * mount it cannot, and accepts that.
+ * <state_dir>/images. libvirt changes the owner of the files it hands to QEMU, and with a uid of
+ * its own for each sandbox it would take the shared base images away from all others; on a
+ * read-only mount it cannot, and accepts that.
  */
 #pragma once
 

@@ -143,7 +143,8 @@ static int h_up(struct call *c, struct err *e)
 static const struct route table[] = {
     { "GET", "/echo", ROLE_USER, 64, NULL, 0, h_echo, 0, "a b*" },
     { "POST", "/echo", ROLE_USER, 8192, echo_table, sizeof(struct echo), h_echo, 0, NULL },
-    { "POST", "/count", ROLE_USER, 8192, echo_table, sizeof(struct echo), h_count, ROUTE_IDEM, NULL },
+    { "POST", "/count", ROLE_USER, 8192, echo_table, sizeof(struct echo), h_count, ROUTE_IDEM,
+      NULL },
     { "GET", "/fail", ROLE_USER, 64, NULL, 0, h_fail, 0, NULL },
     { "DELETE", "/thing/{ref}", ROLE_USER, 64, NULL, 0, h_gone, 0, NULL },
     { "GET", "/admin", ROLE_ADMIN, 64, NULL, 0, h_gone, 0, NULL },
@@ -159,6 +160,7 @@ static const struct route table[] = {
 static struct daemon d;
 struct http *server;
 static int listen_fd = -1;
+static struct sockaddr_un address;  /* for threads: test_path() is for one */
 
 void start_idle(unsigned idle_s)
 {
@@ -169,6 +171,8 @@ void start_idle(unsigned idle_s)
     json_init();
     ASSERT_OK(store_open(test_path("db"), &d.store, &e), e);
     ASSERT_OK(idem_new(d.store, &d.idem, &e), e);
+    address.sun_family = AF_UNIX;
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", test_path("s"));
     ASSERT_OK(http_listen(test_path("s"), PEER_NO_GROUP, &listen_fd, &e), e);
     struct http_options o = { .daemon = &d, .routes = table, .listen_fd = listen_fd,
                               .admin_gid = PEER_NO_GROUP, .idle_s = idle_s };
@@ -191,11 +195,9 @@ void stop(void)
 
 int dial(void)
 {
-    struct sockaddr_un a = { .sun_family = AF_UNIX };
     int fd = ASSERT_SYS(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
 
-    snprintf(a.sun_path, sizeof(a.sun_path), "%s", test_path("s"));
-    ASSERT_SYS(connect(fd, (struct sockaddr *)&a, sizeof(a)));
+    ASSERT_SYS(connect(fd, (struct sockaddr *)&address, sizeof(address)));
     return fd;
 }
 

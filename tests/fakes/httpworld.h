@@ -30,7 +30,7 @@ void stop(void);
 
 int dial(void);
 void say(int fd, const char *text, size_t len);     /* stops when the server closes */
-const char *read_all(int fd);                       /* until the server closes; fails the test at WAIT_MS */
+const char *read_all(int fd);                     /* until the server closes, or WAIT_MS: failure */
 void read_until(int fd, const char *what);
 /* One connection each, read until the server closes it. */
 const char *ask_bytes(const char *text, size_t len);

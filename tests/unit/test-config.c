@@ -62,7 +62,7 @@ TEST(mistakes_are_named)
         { "{\"state_dir\":\"x\"}", ERR_FIELD_INVALID, "state_dir" },
         { "{\"state_dir\":\"/\"}", ERR_FIELD_INVALID, "state_dir" },
         { "{\"state_dir\":\"/a/../b\"}", ERR_FIELD_INVALID, "state_dir" },
-        { "{\"state_dir\":\"/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"}",
+        { "{\"state_dir\":\"/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"}",
           ERR_FIELD_INVALID, "state_dir" },
         { "{\"accel\":\"hvf\"}", ERR_FIELD_INVALID, "accel" },
         { "{\"machine\":\"pc\"}", ERR_FIELD_INVALID, "machine" },

@@ -37,7 +37,8 @@ TEST(web_pages_are_refused)
         "Connection: close\r\n\r\n{}");
     ASSERT_REFUSED(400, "invalid_request");
     for (size_t i = 0; i < 5; i++) {
-        static const char *const fine[] = { "", "localhost", "Localhost:", "sandboxd", "sandboxd:" };
+        static const char *const fine[] = { "", "localhost", "Localhost:", "sandboxd",
+                                            "sandboxd:" };
         char text[200];
         snprintf(text, sizeof(text), "GET /echo HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n",
                  fine[i]);
@@ -62,7 +63,7 @@ TEST(bodies_that_are_not_what_is_asked_for)
         { "{\"n\":4294967296}", 400, "invalid_field" },
         { "{\"n\":1e3}", 400, "invalid_field" },
         { "{\"n\":\"1\"}", 400, "invalid_field" },
-        { "{\"text\":[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]}",
+        { "{\"text\":[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]}",
           400, "" },
     };
 
@@ -123,7 +124,8 @@ TEST(lengths_that_contradict_are_refused)
     ask("POST /echo HTTP/1.1\r\nHost:\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n"
         "2\r\n{}\r\n0\r\n\r\n");
     ASSERT_STATUS(400);
-    ask("POST /echo HTTP/1.1\r\nHost:\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n");
+    ask("POST /echo HTTP/1.1\r\nHost:\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"
+        "2\r\n{}\r\n0\r\n\r\n");
     ASSERT_STATUS(400);
     ask("POST /echo HTTP/1.1\r\nHost:\r\nContent-Length: -2\r\n\r\n{}");
     ASSERT_STATUS(400);
@@ -141,7 +143,8 @@ TEST(targets_are_decoded_with_care)
         { "/thing/a%4", 400 },       { "/thing/%zz", 400 },        { "/thing/%ff", 400 },
         { "/thing/%c0%af", 400 },    { "/%74hing/x", 204 },        { "/thing/", 404 },
         { "/thing/x?force=true", 400 }, { "/thing/x?", 204 },      { "/thing/x?&&", 204 },
-        { "/thing/x?%00", 400 },     { "/thing/%e2%98%83", 204 },  { "/a/b/c/d/e/f/g/h/i/j/k/l/m/n/o/p/q/r", 404 },
+        { "/thing/x?%00", 400 },     { "/thing/%e2%98%83", 204 },
+        { "/a/b/c/d/e/f/g/h/i/j/k/l/m/n/o/p/q/r", 404 },
     };
 
     start();
@@ -159,11 +162,13 @@ TEST(lines_that_are_not_http_end_the_connection)
 {
     static const char *const bad[] = {
         "\r\n\r\n\r\n\r\n", "GET\r\n\r\n", "GET /echo\r\n\r\n", "GET /echo HTTP/9.9\r\n\r\n",
-        "GET /echo HTTP/0.9\r\n\r\n", "\x16\x03\x01\x02\x01\x01\r\n\r\n", "GET /echo HTTP/1.1\r\n\r\n",
+        "GET /echo HTTP/0.9\r\n\r\n", "\x16\x03\x01\x02\x01\x01\r\n\r\n",
+        "GET /echo HTTP/1.1\r\n\r\n",
         "GET /echo HTTP/1.1\r\nHost\r\n\r\n", "GET /e cho HTTP/1.1\r\nHost:\r\n\r\n",
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET /echo http/1.1\r\nHost:\r\n\r\n",
         " \r\n \r\n", "GET /echo HTTP/1.1\r\nHost: a\r\n b\r\n\r\n",
     };
+    static const char nul[] = "GET /echo\0/../admin HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n";
 
     start();
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -176,7 +181,7 @@ TEST(lines_that_are_not_http_end_the_connection)
             FAIL("'%s' was served: %s", bad[i], answer);
     }
     /* a NUL ends the line for the library */
-    ask_bytes("GET /echo\0/../admin HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n", 60);
+    ask_bytes(nul, sizeof(nul) - 1);
     still_serves();
     stop();
 }
@@ -218,8 +223,8 @@ TEST(requests_in_a_row_are_answered_in_a_row)
     start();
     for (int i = 0; i < 50; i++)
         sbuf_fmt(&b, "POST /echo HTTP/1.1\r\nHost:\r\nContent-Type: application/json\r\n"
-                     "Content-Length: 8\r\n%s\r\n{\"n\":%2d}", i == 49 ? "Connection: close\r\n" : "",
-                 i + 10);
+                     "Content-Length: 8\r\n%s\r\n{\"n\":%2d}",
+                 i == 49 ? "Connection: close\r\n" : "", i + 10);
     ask_bytes(b.data, b.len);
     for (const char *p = answer; (p = strstr(p, "{\"n\":")); p++, n++) {
         char want[32];
@@ -233,7 +238,8 @@ TEST(requests_in_a_row_are_answered_in_a_row)
 TEST(half_requests_are_cut_by_the_clock)
 {
     static const char *const half[] = { "", "GET /ec", "GET /echo HTTP/1.1\r\nHost:\r\n",
-        "POST /echo HTTP/1.1\r\nHost:\r\nContent-Type: application/json\r\nContent-Length: 5\r\n\r\n{" };
+        "POST /echo HTTP/1.1\r\nHost:\r\nContent-Type: application/json\r\n"
+        "Content-Length: 5\r\n\r\n{" };
     int fd[4];
 
     start_idle(1);
@@ -292,7 +298,7 @@ TEST(many_connections_at_once)
     ASSERT_EQ(test_count_fds(), before);
 }
 
-/* Children of other users have connections of their own to use up; root has no limit but the total. */
+/* Other users have connections of their own to use up; root has no limit but the total. */
 TEST(one_user_cannot_take_all_connections)
 {
     enum { N = LIMIT_CONNECTIONS_USER + 20 };
