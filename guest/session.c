@@ -149,7 +149,6 @@ static bool read_report(struct session *s)
     }
     s->phase = SESSION_RUNNING;
     s->want_started = true;
-    s->in.open = s->in.src.fd >= 0;
     s->want_credit = s->in.open;
     for (size_t i = 0; i < s->n_out; i++)
         session_out_watch(&s->out[i]);
@@ -202,6 +201,7 @@ static void adopt(struct session *s, const struct spawned *p, const struct exec_
             .fd = (uint8_t)(i + 1),
             .credit = x->credit,
         };
+    s->in.open = x->stdin_open;
     if (x->tty && !x->stdin_open)
         session_in_close(s);
     if (x->timeout_ms > 0)
