@@ -43,6 +43,10 @@ static int workspace_parse(const struct app *app, const char *given, struct api_
     }
     if (b.failed == E2BIG)
         return err_set(e, ERR_USAGE, "--workspace: the path is too long");
+    if (!utf8_valid(b.data, b.len)) {
+        err_set(e, ERR_USAGE, "--workspace: the path '%s' is not UTF-8 text", sbuf_str(&b));
+        return err_hint(e, "give a directory with another name, or a link to this one");
+    }
     ret->present = true;
     return sbuf_take(&b, &ret->path, e);
 }

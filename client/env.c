@@ -22,11 +22,12 @@ static int env_add(const char *s, struct strv *ret, struct err *e)
                 (int)(len < 80 ? len : 80), s);
         return err_hint(e, "names are of letters, digits and _, and begin with no digit");
     }
-    if (eq)
-        return strv_env_set(ret, s, e);
-    value = getenv(s);
-    if (!value)
-        return 0;
+    value = eq ? eq + 1 : getenv(s);
+    if (value && !utf8_valid(value, strlen(value)))
+        return err_set(e, ERR_USAGE, "the value of %.*s is not UTF-8 text",
+                       (int)(len < 80 ? len : 80), s);
+    if (eq || !value)
+        return eq ? strv_env_set(ret, s, e) : 0;
     sbuf_fmt(&b, "%s=%s", s, value);
     if (b.failed)
         return err_set(e, ERR_USAGE, "the variable %s is too long", s);

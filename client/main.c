@@ -6,6 +6,7 @@
 #include "client/tty.h"
 #include "common/auto.h"
 #include "common/jfield.h"
+#include "common/name.h"
 #include <fcntl.h>
 #include <locale.h>
 #include <signal.h>
@@ -54,11 +55,25 @@ static int run_command(struct app *app, const struct command *c, int argc, char 
     return r;
 }
 
+/* What is sent is JSON, hence Unicode. Anything else would have to be changed on the way, and a
+ * command that is not the one that was typed is worse than none. */
+static int check_text(int argc, char **argv, struct err *e)
+{
+    for (int i = 1; i < argc; i++)
+        if (!utf8_valid(argv[i], strlen(argv[i]))) {
+            err_set(e, ERR_USAGE, "argument %d is not UTF-8 text: '%.80s'", i, argv[i]);
+            return err_hint(e, "make such bytes inside, for example: sh -c 'ls \"$(printf ...)\"'");
+        }
+    return 0;
+}
+
 static int run(struct app *app, int argc, char **argv, struct err *e)
 {
     struct opts_global g = { 0 };
     int rest = 0, used = 0;
 
+    if (check_text(argc, argv, e) < 0)
+        return -1;
     if (opts_parse_global(argc - 1, argv + 1, &g, &rest, e) < 0)
         return -1;
     argc -= rest + 1;

@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -159,6 +160,15 @@ static bool stop(struct daemon *d)
     return whole;
 }
 
+/* One thread per connection would mean an arena for each of many, and one large answer would teach
+ * malloc to keep such blocks: few arenas, and what is large goes back to the system. */
+static void limit_heap(void)
+{
+    mallopt(M_ARENA_MAX, 4);
+    mallopt(M_MMAP_THRESHOLD, 256 * 1024);
+    mallopt(M_TRIM_THRESHOLD, 1024 * 1024);
+}
+
 static int fail(const struct err *e, const char *what)
 {
     log_err(LOG_CTX(.error = e), "%s%s%s", what, e->hint[0] ? "; " : "", e->hint);
@@ -199,6 +209,7 @@ static int run(const struct args *args)
 
     /* 5. threads: they inherit the blocked signals, which arrive here only */
     json_init();
+    limit_heap();
     handled(&set);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     autoclose int signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);

@@ -12,7 +12,7 @@
  *     stopping    any       stopped
  *     stopped     any       domain ended, runtime leftovers removed
  *     failed      any       removed: it failed to be removed before
- *     no row      any       domain ended; directories removed
+ *     no row      any       domain ended; share, directories removed
  */
 #include "common/auto.h"
 #include "common/io.h"
@@ -146,6 +146,22 @@ static int drop_foreign_files(struct vms *v, const char *dir,
     return r;
 }
 
+/* A share is kept while its sandbox runs: by then its row names the process. */
+static bool share_is_used(void *ctx, const char *socket_path)
+{
+    struct vms *v = ctx;
+    size_t n = 0;
+    bool used = false;
+
+    struct vm **list = vms_snapshot(v, &n);
+    for (size_t i = 0; i < n && !used; i++) {
+        autofree char *path = vm_path(v, list[i]->id, VMP_SHARE_SOCK);
+        used = path && list[i]->share.pid && strcmp(path, socket_path) == 0;
+    }
+    vms_snapshot_done(list, n);
+    return used;
+}
+
 int vms_reconcile(struct vms *v, struct err *e)
 {
     size_t n = 0;
@@ -159,7 +175,8 @@ int vms_reconcile(struct vms *v, struct err *e)
             log_err(LOG_CTX(.sandbox = list[i]->id, .error = &one), "cannot settle a sandbox");
     }
     vms_snapshot_done(list, n);
-    if (drop_foreign_files(v, v->state_dir, vm_files_drop_state, e) < 0 ||
+    if (share_end_strays(v->runtime_dir, share_is_used, v, e) < 0 ||
+        drop_foreign_files(v, v->state_dir, vm_files_drop_state, e) < 0 ||
         drop_foreign_files(v, v->runtime_dir, vm_files_drop_runtime, e) < 0)
         return err_wrap(e, "reconcile");
     return 0;

@@ -219,6 +219,7 @@ struct child {
     const struct share_spec *spec;
     const struct share_filter *filter;
     const char *const *argv;
+    const char *mark; /* SHARE_MARK and the socket's path */
     unsigned inside_id;
     int program_fd; /* the path may be out of sight where the child is, or of the caller's */
     int tree_fd, listen_fd, null_fd;
@@ -327,8 +328,8 @@ __attribute__((noreturn)) static void child_die(const struct child *c, enum step
 
 __attribute__((noreturn)) static void child_main(struct child *c)
 {
-    static char *const env[] = { (char *)"PATH=/usr/sbin:/usr/bin:/sbin:/bin",
-                                 (char *)"LC_ALL=C.UTF-8", NULL };
+    const char *const env[] = { "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", c->mark,
+                                NULL };
 
     if (child_fds(c) < 0)
         child_die(c, STEP_FDS);
@@ -536,6 +537,10 @@ int share_start(const struct share_spec *spec, struct share_proc *ret, struct er
         return err_sys(e, ERR_UNAVAILABLE, errno, "virtiofsd at %s", program);
     if (clone_tree(spec, &tree, e) < 0 || listen_on(spec, &sock, e) < 0)
         return -1;
+    autofree char *mark = NULL;
+    if (asprintf(&mark, SHARE_MARK "%s", spec->socket_path) < 0)
+        return err_nomem(e);
+    c.mark = mark;
     c.argv = dialect == DIALECT_C ? argv_c : argv_rust;
     c.inside_id = dialect == DIALECT_C ? GUEST_ID : 0;
     null = open("/dev/null", O_RDWR | O_CLOEXEC);

@@ -151,9 +151,11 @@ class Daemon:
             try:
                 with open(f"/proc/{pid}/cmdline", "rb") as f:
                     args = f.read().replace(b"\0", b" ").decode(errors="replace")
+                with open(f"/proc/{pid}/environ", "rb") as f:
+                    mark = b"SBX_SHARE=" + self.run.encode() in f.read()
             except OSError:
                 continue
-            if self.dir in args and int(pid) != os.getpid():
+            if (mark or self.dir in args) and int(pid) != os.getpid():
                 found.append((int(pid), args[:120]))
         return found
 

@@ -89,12 +89,19 @@ def test_odd_names_pass_both_ways(box, name):
     path = box.workspace.encode() + b"/" + name
     with open(path, "wb") as f:
         f.write(b"host")
-    assert box.exec("cat", "--", os.fsdecode(b"/workspace/" + name)).stdout == "host"
-    r = box.daemon.sbx("exec", "-i", box.name, "--", "tee", "--", os.fsdecode(b"/workspace/" + name),
-                       stdin=b"guest")
+    # A command's words are JSON, hence Unicode: bytes that are not come from a printf in the guest.
+    octal = "".join(f"\\\\{byte:03o}" for byte in b"/workspace/" + name + b".")
+    at = f'p=$(printf "{octal}"); p=${{p%.}}; '
+    assert box.sh(at + 'cat -- "$p"') == "host"
+    r = box.daemon.sbx("exec", "-i", box.name, "--", "sh", "-c", at + 'tee -- "$p"', stdin=b"guest")
     assert r.returncode == 0
     assert open(path, "rb").read() == b"guest"
     os.unlink(path)
+
+
+def test_words_that_are_no_text_are_refused_with_a_reason(box):
+    r = box.exec("cat", os.fsdecode(b"\xff\xfe"))
+    assert r.returncode == 125 and "UTF-8" in r.stderr, r
 
 
 def test_a_name_of_256_bytes_is_refused_in_the_guest(box):
