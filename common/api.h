@@ -4,7 +4,8 @@
  * same ones. api/openapi.yaml says the same in the language of other people; tests/lint holds the
  * two together. Every struct is freed by json_done(table, object, size).
  *
- * On the wire `env` and `labels` are objects of strings, {"KEY": "value"}; here vectors of "KEY=value".
+ * On the wire `env` and `labels` are objects of strings, {"KEY": "value"}; here vectors of
+ * "KEY=value".
  */
 #pragma once
 
@@ -69,7 +70,7 @@ struct api_exec {
     bool tty, stdin, detach;
     uint32_t pid;           /* in the guest */
     char *end;              /* exit signal timeout lost; NULL while running */
-    int32_t exit_code;      /* as a shell would say it: 128+n by signal, 124 by timeout; -1 running */
+    int32_t exit_code;      /* as a shell says it: 128+n by signal, 124 by timeout; -1 running */
     uint32_t signal;        /* 0 none */
     uint64_t stdout_start, stdout_end, stderr_start, stderr_end;  /* offsets that can be read */
     int64_t created_at, ended_at;

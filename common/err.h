@@ -84,7 +84,8 @@ int err_sys(struct err *e, enum err_code code, int sys, const char *fmt, ...)
     __attribute__((format(printf, 4, 5), cold));
 int err_nomem(struct err *e) __attribute__((cold));
 
-/* Puts "text: " in front of the message of an error that is set; keeps code and hint. Returns -1. */
+/* Puts "text: " in front of the message of an error that is set; keeps code and hint. Returns
+ * -1. */
 int err_wrap(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3), cold));
 
 /* Sets what to do about it. Returns -1. */

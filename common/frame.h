@@ -39,13 +39,15 @@
  * inside; vectors are u32 count + strings. Offsets are absolute byte counts since the stream began,
  * so a repeated CREDIT or RESUME does no harm. */
 #define FRAME_TYPES(X)                                                                             \
-    X(FRAME_HELLO, 1, "hello")       /* d>g u32 version · g>d u32 version, str agent version,       \
-                                        str boot id, u32 sessions that follow as SESSION, u8 configured */ \
-    X(FRAME_SESSION, 2, "session")   /* g>d after hello, one each: u8 state (0 running, 1 exited), u64 out end, \
-                                        u64 err end, u64 stdin received, and for exited the EXIT payload */ \
+    X(FRAME_HELLO, 1, "hello")       /* d>g u32 version · g>d u32 version, str agent version,      \
+                                        str boot id, u32 sessions (each follows as SESSION),       \
+                                        u8 configured */                                           \
+    X(FRAME_SESSION, 2, "session")   /* g>d after hello, one each: u8 state (0 running, 1 exited), \
+                                        u64 out end, u64 err end, u64 stdin received, and for      \
+                                        exited the EXIT payload */                                 \
     X(FRAME_CONFIG, 3, "config")     /* d>g struct guest_config */                                 \
     X(FRAME_READY, 4, "ready")       /* g>d u64 kernel boot us, u64 agent us */                    \
-    X(FRAME_EXEC, 5, "exec")         /* d>g a part of struct exec_wire: u8 last, bytes; parts of    \
+    X(FRAME_EXEC, 5, "exec")         /* d>g a part of struct exec_wire: u8 last, bytes; parts of   \
                                         one stream id are joined up to LIMIT_EXEC_BYTES */         \
     X(FRAME_STARTED, 6, "started")   /* g>d u32 pid */                                             \
     X(FRAME_FAILED, 7, "failed")     /* g>d u32 errno, u8 enum exec_fail, str text: no process */  \
@@ -55,7 +57,7 @@
     X(FRAME_RESUME, 11, "resume")    /* d>g u64 out, u64 err: send again from there */             \
     X(FRAME_SIGNAL, 12, "signal")    /* d>g u32 signal, to the process group in the foreground */  \
     X(FRAME_RESIZE, 13, "resize")    /* d>g u16 rows, u16 columns */                               \
-    X(FRAME_EXIT, 14, "exit")        /* g>d u8 enum exit_how, u32 value, u64 out end, u64 err end */ \
+    X(FRAME_EXIT, 14, "exit")        /* g>d u8 enum exit_how, u32 value, u64 out, u64 err end */   \
     X(FRAME_FORGET, 15, "forget")    /* d>g exit is stored; the session's memory may go */         \
     X(FRAME_END, 16, "end")          /* d>g u32 grace ms: SIGHUP now, SIGKILL after */             \
     X(FRAME_PING, 17, "ping")        /* both u64 cookie */                                         \

@@ -212,7 +212,8 @@ static int sync_parent(int dirfd, const char *path, struct err *e)
 static int write_temporary(int dirfd, const char *tmp, const void *data, size_t len, mode_t mode,
                            struct err *e)
 {
-    autoclose int fd = openat(dirfd, tmp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    autoclose int fd =
+        openat(dirfd, tmp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 
     if (fd < 0)
         return err_sys(e, ERR_INTERNAL, errno, "cannot create %s", tmp);

@@ -74,6 +74,7 @@ static int bad_type(const struct place *p, const char *want, const json_t *j, st
         [JSON_INTEGER] = "an integer", [JSON_REAL] = "a number with a fraction or exponent",
         [JSON_TRUE] = "true",          [JSON_FALSE] = "false",    [JSON_NULL] = "null",
     };
+    _Static_assert(ARRAY_SIZE(names) == JSON_NULL + 1, "a name for each type");
 
     return field_error(p, ERR_FIELD_INVALID, e, "must be %s, not %s", want,
                        names[json_typeof(j)]);
@@ -319,7 +320,8 @@ static int decode_map(const struct jfield *f, json_t *j, struct strv *ret, const
             return bad_type(&here, "a string", item, e);
         /* "=" divides key from value in the vector */
         if (key[0] == '\0' || strchr(key, '='))
-            return field_error(&here, ERR_FIELD_INVALID, e, "the key must not be empty or have '='");
+            return field_error(&here, ERR_FIELD_INVALID, e,
+                               "the key must not be empty or have '='");
         if (f->item_max > 0 && json_string_length(item) > f->item_max)
             return field_error(&here, ERR_FIELD_INVALID, e,
                                "has %zu bytes, at most %llu are allowed", json_string_length(item),

@@ -46,7 +46,7 @@ struct jfield {
     enum jtype type;
     size_t offset;
     unsigned flags;
-    uint64_t min, max;          /* numbers: range; strings: length; vectors: items. max 0 = no limit */
+    uint64_t min, max;          /* numbers: range; strings: length; vectors: items; max 0: any */
     uint64_t item_max;          /* JT_STRV, JT_MAP: bytes of one item or value */
     uint64_t def;               /* numbers and booleans */
     bool (*check)(const char *);/* strings, and each item of a vector ("key=value" for maps) */
@@ -62,7 +62,8 @@ struct jfield {
 
 /* `out` is zeroed first; on failure everything is freed again. len is limited by the caller. */
 int json_decode(const struct jfield *table, const char *text, size_t len, void *out, struct err *e);
-/* The same for replies a client reads: keys it does not know, at any depth, are passed over, so that
+/* The same for replies a client reads: keys it does not know, at any depth, are passed over, so
+ * that
  * a newer daemon may say more. */
 int json_decode_lenient(const struct jfield *table, const char *text, size_t len, void *out,
                         struct err *e);

@@ -31,6 +31,7 @@ static const char *const level_names[] = {
     [LOG_EMERG] = "emerg",     [LOG_ALERT] = "alert",   [LOG_CRIT] = "crit", [LOG_ERR] = "err",
     [LOG_WARNING] = "warning", [LOG_NOTICE] = "notice", [LOG_INFO] = "info", [LOG_DEBUG] = "debug",
 };
+_Static_assert(ARRAY_SIZE(level_names) == LOG_DEBUG + 1, "a name for each level");
 
 /* Does JOURNAL_STREAM ("device:inode") name our stderr? A program started by a service inherits the
  * variable even when its stderr is somewhere else, so only a match counts. */
@@ -160,7 +161,8 @@ static void format_record(struct record *r, int level, const struct log_ctx *ctx
         sbuf_chr(r->out, '\n');
 }
 
-void log_write(int level, const struct log_ctx *ctx, const char *file, int line, const char *fmt, ...)
+void log_write(int level, const struct log_ctx *ctx, const char *file, int line, const char *fmt,
+               ...)
 {
     autosbuf struct sbuf message = SBUF(RECORD_MAX), out = SBUF(8 * RECORD_MAX);
     struct record r = { .out = &out, .journal = log_state.journal >= 0 };

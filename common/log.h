@@ -2,7 +2,8 @@
  *
  * log: structured records. On a terminal or pipe: `level message key=value…` on stderr; when stderr
  * is the journal's stream (JOURNAL_STREAM names our stderr), by sd_journal_sendv-compatible native
- * protocol with the same fields. Thread-safe. Foreign text in values is escaped and cut at 512 bytes.
+ * protocol with the same fields. Thread-safe. Foreign text in values is escaped and cut at 512
+ * bytes.
  *
  * Levels: err = a request or sandbox failed by our fault; warning = survived (message ends in
  * ", ignoring" or says what was done); notice = sandbox born or gone; info = start and stop;
@@ -31,7 +32,8 @@ struct log_ctx {
 };
 #define LOG_CTX(...) (&(struct log_ctx){ __VA_ARGS__ })
 
-void log_write(int level, const struct log_ctx *ctx, const char *file, int line, const char *fmt, ...)
+void log_write(int level, const struct log_ctx *ctx, const char *file, int line, const char *fmt,
+               ...)
     __attribute__((format(printf, 5, 6)));
 
 #define log_msg(level, ctx, ...) log_write(level, ctx, __FILE__, __LINE__, __VA_ARGS__)

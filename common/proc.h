@@ -38,5 +38,5 @@ int proc_spawn(const struct proc_spec *spec, pid_t *ret_pid, int *ret_pidfd, str
 int proc_run(const char *const *argv, int64_t deadline, size_t max_out, char **ret_out,
              struct err *e);
 
-/* Waits for the end of a child by deadline; returns 1 with the wait status, 0 deadline, -1 error. */
+/* Waits for the end of a child by deadline; 1 with the wait status, 0 deadline, -1 error. */
 int proc_wait(pid_t pid, int pidfd, int64_t deadline, int *ret_status, struct err *e);

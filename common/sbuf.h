@@ -33,8 +33,8 @@ void sbuf_vfmt(struct sbuf *b, const char *fmt, va_list ap)
 void sbuf_u64(struct sbuf *b, uint64_t v);
 void sbuf_xml(struct sbuf *b, const char *text);              /* text or attribute value; control
                                                                  bytes XML 1.0 lacks are an error */
-void sbuf_log(struct sbuf *b, const void *text, size_t len);  /* one line: escapes \n, ESC, bad UTF-8
-                                                                 as \xHH and quotes where needed */
+/* One line: escapes \n, ESC, bad UTF-8 as \xHH, and quotes where needed. */
+void sbuf_log(struct sbuf *b, const void *text, size_t len);
 void sbuf_text(struct sbuf *b, const void *text, size_t len); /* for terminals: as sbuf_log without
                                                                  quotes */
 

@@ -28,7 +28,7 @@
     X(STREAM_DETACH,      5, "detach")    /* client  empty: leave, the exec goes on */         \
     X(STREAM_EXIT,        6, "exit")      /* daemon  JSON: state, exit_code, signal, …; last */ \
     X(STREAM_ERROR,       7, "error")     /* daemon  JSON error object; last */                \
-    X(STREAM_GAP,         8, "gap")       /* daemon  u8 stream, u64 bytes lost before what follows */
+    X(STREAM_GAP,         8, "gap")       /* daemon  u8 stream, u64 bytes lost before what comes */
 
 enum stream_type {
 #define STREAM_ENUM(constant, value, name) constant = value,

@@ -60,7 +60,7 @@ static bool look_at_device(struct accel_verdict *v)
                    "no " KVM_PATH " on this machine (virtualisation is off in the "
                    "firmware, or this is a VM without nesting)");
         else
-            decide(v, ACCEL_TCG, KVM_PATH " cannot be opened: %s", strerror(errno));
+            decide(v, ACCEL_TCG, KVM_PATH " cannot be opened: %m");
         return true;
     }
     int version = ioctl(fd, KVM_GET_API_VERSION, 0);
@@ -71,7 +71,7 @@ static bool look_at_device(struct accel_verdict *v)
     }
     autoclose int vm = ioctl(fd, KVM_CREATE_VM, 0);
     if (vm < 0) {
-        decide(v, ACCEL_TCG, KVM_PATH " opens, but makes no virtual machine: %s", strerror(errno));
+        decide(v, ACCEL_TCG, KVM_PATH " opens, but makes no virtual machine: %m");
         return true;
     }
     return false;

@@ -45,7 +45,7 @@ void exec_remove_rings(struct exec_table *t, const char *id)
         ring_name(name, id, i);
         if (unlinkat(t->dir_fd, name, 0) < 0 && errno != ENOENT)
             log_warn(LOG_CTX(.sandbox = t->sandbox, .exec = id),
-                     "cannot remove an output file: %s, ignoring", strerror(errno));
+                     "cannot remove an output file: %m, ignoring");
     }
 }
 

@@ -32,7 +32,7 @@ struct image_build_opts {
     const char *share_dir;      /* recipes, sbx-agent: the install prefix or the build tree */
     const char *agent;          /* path of the static sbx-agent */
     uint64_t root_size;         /* 0: default 20 GiB virtual */
-    bool if_missing;            /* nothing to do when the name is there and recipe and agent are unchanged */
+    bool if_missing;            /* nothing to do when recipe and agent are unchanged */
     void (*progress)(void *arg, const char *step);   /* may be NULL */
     void *progress_arg;
 };

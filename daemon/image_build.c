@@ -252,7 +252,7 @@ static int make_kernel(struct build *b, struct err *e)
     return io_write_file_at(dir, "kernel", elf, elf_len, 0644, e);
 }
 
-/* The modules stay in a corner of the image, so that an initrd can be made again without the tree. */
+/* The modules stay in a corner of the image: an initrd can be made again without the tree. */
 static int keep_modules(struct build *b, struct err *e)
 {
     autofree char *from = NULL, *to = join(b->work, "modules");
@@ -414,7 +414,8 @@ static void rows_done(struct rows *r)
 }
 
 /* An image of the same recipe: its digest in hex, and whether the agent is the same too. */
-static const struct image_row *same_base(const struct build *b, const struct rows *r, bool agent_too)
+static const struct image_row *same_base(const struct build *b, const struct rows *r,
+                                         bool agent_too)
 {
     for (size_t i = r->n; i-- > 0;) {
         const struct image_row *row = &r->row[i];

@@ -16,7 +16,7 @@ struct ring;
 /* Opens or creates `name` below dirfd (borrowed; must outlive the ring). */
 int ring_open(int dirfd, const char *name, size_t size, struct ring **ret, struct err *e);
 void ring_free(struct ring *r);                       /* keeps the file */
-/* Nothing will be written any more: gives the descriptor back. Reading opens the file for each call;
+/* Nothing will be written any more: gives the descriptor back. Reading opens the file each time;
  * when somebody has removed it meanwhile it fails with ERR_OFFSET_GONE. */
 void ring_park(struct ring *r);
 /* Appends at `offset`, which must be <= end: bytes before end are known already and skipped.

@@ -209,6 +209,7 @@ static const char *const step_texts[] = {
     STEPS(STEP_TEXT)
 #undef STEP_TEXT
 };
+_Static_assert(ARRAY_SIZE(step_texts) == STEP_EXEC + 1, "a text for each step");
 
 struct message {
     int32_t step;

@@ -44,7 +44,8 @@ static void end_if_stray(int proc, const char *name, const char *dir,
     autofree char *env = NULL;
     const char *path = pidfd < 0 || fd < 0 ? NULL : mark_of(fd, &env);
 
-    if (!path || strncmp(path, dir, strlen(dir)) != 0 || path[strlen(dir)] != '/' || keep(ctx, path))
+    if (!path || strncmp(path, dir, strlen(dir)) != 0 || path[strlen(dir)] != '/' ||
+        keep(ctx, path))
         return;
     log_warn(LOG_CTX(.sandbox = NULL), "a file share process without a sandbox (%s): ended", path);
     syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);

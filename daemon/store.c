@@ -228,7 +228,7 @@ static int prepare_all(struct store *st, struct err *e)
 AUTO_DEFINE(store, struct store, store_close)
 
 /* Environments of sandboxes are in it, so it is its owner's only; SQLite gives the files beside it
- * the same mode. Before SQLite opens it, since closing any descriptor of it drops SQLite's locks. */
+ * the same mode. Before SQLite opens it: closing any descriptor of it drops SQLite's locks. */
 static int make_private(const char *path, struct err *e)
 {
     autoclose int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);

@@ -89,7 +89,7 @@ void image_row_done(struct image_row *r);
 /* Inserts and points `name` at it, taking the name from an older image. */
 int store_image_insert(struct store *st, const struct image_row *r, struct err *e);
 int store_image_list(struct store *st, struct image_row **ret, size_t *ret_n, struct err *e);
-int store_image_delete(struct store *st, const char *digest, struct err *e);   /* ERR_IMAGE_IN_USE */
+int store_image_delete(struct store *st, const char *digest, struct err *e); /* ERR_IMAGE_IN_USE */
 
 /* Idempotency-Key: 1 with the stored answer (owned), 0 unknown. A key is its owner's for 24 h. */
 int store_idem_get(struct store *st, uid_t uid, const char *key, char **ret_request_hash,

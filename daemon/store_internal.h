@@ -4,7 +4,7 @@
  * Only store*.c include it.
  *
  * Every public function of store.h takes the lock for its whole length (store_lock) and borrows
- * prepared statements, which are reset and unbound at the end of the scope (autostmt). The lock is a
+ * prepared statements, reset and unbound at the end of the scope (autostmt). The lock is a
  * leaf: nothing else is locked and nobody is called back while it is held.
  */
 #pragma once
@@ -97,7 +97,7 @@ int store_step_done(struct store *st, sqlite3_stmt *s, struct err *e, const char
 /* 1 a row, 0 the end, -1 error. */
 int store_step_row(struct store *st, sqlite3_stmt *s, struct err *e, const char *what);
 
-void bind_text(sqlite3_stmt *s, int i, const char *text);      /* NULL binds NULL; borrowed until reset */
+void bind_text(sqlite3_stmt *s, int i, const char *text);   /* NULL: NULL; borrowed until reset */
 void bind_int(sqlite3_stmt *s, int i, int64_t v);
 /* A vector as one text: each item followed by a NUL is what the blob column holds. */
 int bind_strv(sqlite3_stmt *s, int i, const struct strv *v, struct err *e);

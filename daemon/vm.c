@@ -21,7 +21,8 @@
 
 /* How long a verb waits for another one on the same sandbox. */
 #define JOB_WAIT_MS 30000
-/* An orderly shutdown before removal: files of the workspace reach the host, the disk is lost anyway. */
+/* An orderly shutdown before removal: files of the workspace reach the host, the disk is lost
+ * anyway. */
 #define REMOVE_GRACE_MS 3000
 
 AUTO_DEFINE(vmref, struct vm, vm_unref)
@@ -331,7 +332,7 @@ static int stop_with_job(struct vm *vm, int64_t timeout_ms, struct err *e)
 
     if (vm->row.state != VM_RUNNING)
         return 0;
-    vm_set_state(vm, VM_STOPPING, NULL, &ignored);   /* the domain decides; a lost note is repaired */
+    vm_set_state(vm, VM_STOPPING, NULL, &ignored);   /* the domain decides; reconcile repairs it */
     if (vm_stop_guest(vm, timeout_ms, e) < 0) {
         vm_set_state(vm, VM_RUNNING, NULL, &ignored);
         return err_wrap(e, "cannot stop sandbox '%s'", vm->row.name);

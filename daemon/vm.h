@@ -46,7 +46,8 @@ void vms_free(struct vms *v);
 int vms_create(struct vms *v, const struct caller *c, const struct api_create_req *req,
                struct api_sandbox *ret, struct err *e);
 /* name, id or unique id prefix, among what the caller may see; a reference. */
-int vms_find(struct vms *v, const struct caller *c, const char *ref, struct vm **ret, struct err *e);
+int vms_find(struct vms *v, const struct caller *c, const char *ref, struct vm **ret,
+             struct err *e);
 void vm_unref(struct vm *vm);
 int vms_list(struct vms *v, const struct caller *c, struct api_sandbox_list *ret, struct err *e);
 int vm_describe(struct vm *vm, struct api_sandbox *ret, struct err *e);

@@ -87,7 +87,7 @@ bool vm_wait_domain_gone(struct vm *vm, int64_t deadline);
 int vms_add(struct vms *v, struct vm *vm, struct err *e);      /* takes a reference of its own */
 void vms_drop(struct vms *v, struct vm *vm);
 struct vm *vms_get(struct vms *v, const char *id);             /* a reference or NULL */
-struct vm **vms_snapshot(struct vms *v, size_t *ret_n);        /* refs; free with vms_snapshot_done */
+struct vm **vms_snapshot(struct vms *v, size_t *ret_n);      /* refs; vms_snapshot_done() frees */
 void vms_snapshot_done(struct vm **list, size_t n);
 
 /* --- paths (vm_files.c) --- */
@@ -103,7 +103,7 @@ uid_t vm_qemu_uid(const struct vm *vm);
 gid_t vm_qemu_gid(const struct vm *vm);
 /* A line for agent.log; cut and escaped. Any thread. */
 void vm_log_line(struct vm *vm, const char *text, size_t len);
-void vm_log_sweep(struct vms *v);                              /* keeps console logs within bounds */
+void vm_log_sweep(struct vms *v);                            /* keeps console logs within bounds */
 
 /* --- start and stop (vm_start.c, vm_stop.c); job holder only --- */
 int vm_start_steps(struct vm *vm, int workspace_fd, struct err *e);
@@ -118,7 +118,8 @@ void vm_close_guest(struct vm *vm);
 int vm_erase(struct vm *vm, struct err *e);
 
 /* --- news (vm_events.c) --- */
-void vms_on_virt(void *arg, const char *id, enum virt_event ev, const char *detail); /* libvirt's thread */
+/* On libvirt's thread. */
+void vms_on_virt(void *arg, const char *id, enum virt_event ev, const char *detail);
 void vm_job_domain_gone(void *ctx, const char *id, const char *detail);              /* worker */
 void vm_job_share_gone(void *ctx, const char *id, const char *detail);               /* worker */
 

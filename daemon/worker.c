@@ -96,8 +96,8 @@ void worker_post(struct worker *w, worker_fn fn, void *ctx, const char *id, cons
     if (j) {
         j->fn = fn;
         j->ctx = ctx;
-        strncpy(j->id, id, sizeof(j->id) - 1);
-        strncpy(j->detail, detail ? detail : "", sizeof(j->detail) - 1);
+        snprintf(j->id, sizeof(j->id), "%s", id);
+        snprintf(j->detail, sizeof(j->detail), "%s", detail ? detail : "");
     }
     pthread_mutex_lock(&w->lock);
     for (struct job *q = w->head; j && q; q = q->next) {

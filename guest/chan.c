@@ -109,8 +109,8 @@ uint32_t chan_room(const struct chan *c)
     return left > LIMIT_FRAME ? LIMIT_FRAME : (uint32_t)left;
 }
 
-bool chan_put(struct chan *c, enum frame_type type, uint8_t fd, uint32_t stream, const void *payload,
-              uint32_t len)
+bool chan_put(struct chan *c, enum frame_type type, uint8_t fd, uint32_t stream,
+              const void *payload, uint32_t len)
 {
     if (len > LIMIT_FRAME || sizeof(c->out) - c->out_len < FRAME_OVERHEAD + len)
         return false;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * chan: the agent's end of the channel: a virtio-serial port, or a socket in tests. Bytes in, frames
- * out of the decoder; frames put, bytes out. It keeps one buffer of output and no queue: whoever has
- * something to say remembers that, and is asked (`fill`) when there is room. So a daemon that does
- * not read makes nothing grow.
+ * chan: the agent's end of the channel: a virtio-serial port, or a socket in tests. Bytes in,
+ * frames out of the decoder; frames put, bytes out. It keeps one buffer of output and no queue:
+ * whoever has something to say remembers that, and is asked (`fill`) when there is room. So a
+ * daemon that does not read makes nothing grow.
  *
  * Before a HELLO, and from the moment the host's end is closed, nothing is asked for.
  */
@@ -52,7 +52,7 @@ int64_t chan_deadline(const struct chan *c);
 /* A HELLO was accepted; `anew`: with another epoch, so that what waits is of no use any more. */
 void chan_greeted(struct chan *c, bool anew);
 /* From `fill`: false when there is no room, then nothing was put. */
-bool chan_put(struct chan *c, enum frame_type type, uint8_t fd, uint32_t stream, const void *payload,
-              uint32_t len);
+bool chan_put(struct chan *c, enum frame_type type, uint8_t fd, uint32_t stream,
+              const void *payload, uint32_t len);
 /* Payload room of the next frame, 0 to LIMIT_FRAME. */
 uint32_t chan_room(const struct chan *c);

@@ -15,7 +15,7 @@
 
 /* What only the first process of a guest can do; members may be NULL. */
 struct ops_host {
-    /* Once: name and workspace (enum as in struct guest_config). An error is the end of the guest. */
+    /* Once: name and workspace (enum as in struct guest_config). An error ends the guest. */
     int (*configure)(const char *hostname, uint8_t workspace, struct err *e);
     void (*set_time)(uint64_t realtime_ns, bool first);
     void (*shutdown)(bool reboot);      /* begins it */
@@ -41,7 +41,7 @@ struct ops {
     bool configured;
     bool failed;                    /* the guest cannot be what it was asked to be */
     bool want_hello, want_ready;
-    uint64_t kernel_us;             /* CLOCK_MONOTONIC when the agent began: how long the kernel took */
+    uint64_t kernel_us;         /* CLOCK_MONOTONIC when the agent began: how long the kernel took */
     uint64_t ready_us;
     char boot_id[40];
     uint64_t pongs[OPS_PONGS];

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * session: the execs of this guest, running and finished, until the daemon says that it has stored
- * their end. Sessions outlive the daemon: their output is read up to the credit they have, kept, and
- * sent again from where the next daemon says.
+ * their end. Sessions outlive the daemon: their output is read up to the credit they have, kept,
+ * and sent again from where the next daemon says.
  *
  *     STARTING --report pipe closes--> RUNNING --main process reaped--> EXITED --FORGET--> gone
  *         |___ report of a failure: FAILED is sent, gone

@@ -263,7 +263,7 @@ void session_in_flush(struct session *s)
         } else if (errno == EAGAIN) {
             break;
         } else if (errno != EINTR) {
-            session_in_close(s);        /* nobody reads it any more: the rest is taken and dropped */
+            session_in_close(s);    /* nobody reads it: the rest is taken and dropped */
         }
     }
     if (in->eof && in->consumed == in->received && in->src.fd >= 0 && (!s->tty || type_eof(s)))

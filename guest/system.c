@@ -142,7 +142,7 @@ _Noreturn void boot_end(bool restart)
     (void)mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL);
     sync();
     reboot(restart ? RB_AUTOBOOT : RB_POWER_OFF);
-    /* no way to switch it off: starting anew ends the machine as well, as the host does not let it */
+    /* no way to switch it off: starting anew ends the machine too, as the host does not let it */
     reboot(RB_AUTOBOOT);
     _exit(1);
 }

@@ -330,7 +330,8 @@ TEST(a_file_that_is_no_database_is_refused)
     struct err e = ERR_INIT;
 
     fresh();
-    ASSERT_EQ(io_write_file_at(AT_FDCWD, path, "not a database, just some text......", 36, 0600, &e), 0);
+    ASSERT_EQ(
+        io_write_file_at(AT_FDCWD, path, "not a database, just some text......", 36, 0600, &e), 0);
     ASSERT_EQ(store_open(path, &st, &e), -1);
     ASSERT_TRUE(strstr(e.msg, path) != NULL);
     clean();

@@ -64,7 +64,8 @@ TEST(a_job_that_waits_is_not_queued_twice)
     wait_entered(1);                        /* a runs and is held; what follows waits */
     worker_post(w, job, NULL, "b", NULL);
     worker_post(w, job, NULL, "b", NULL);
-    worker_post(w, job, NULL, "a", NULL);   /* runs already: news that came since must not be lost */
+    /* runs already: news that came since must not be lost */
+    worker_post(w, job, NULL, "a", NULL);
     set_gate(true);
     worker_free(w);
     ASSERT_STREQ(order, "aba");
