@@ -252,24 +252,21 @@ TEST(a_torn_frame_completed_by_foreign_bytes_is_seen)
     /* Torn in its header: where the length is what was torn, the HELLO's bytes may make it a long
      * one, and only silence tells. */
     for (size_t cut = 1; cut < FRAME_HEADER; cut++) {
-        size_t first;
-
         wire_len = 0;
         add_hello(EPOCH);
         add(EPOCH, FRAME_DATA, 0, 5, "abc", 3);
         wire_len = 24 + cut;
-        add_hello(EPOCH + 1);
-        first = wire_len;
-        add_hello(EPOCH + 1);
         frame_decoder_init(&dec, 0);
-        n = decode(0, first, 1000, &f);
-        n += (unsigned)frame_decoder_quiet(&dec, &f);
-        n += decode(first, wire_len, 1000, &f);
-        if (n < 2) {
-            ASSERT_TRUE(frame_decoder_partial(&dec));
-            n += (unsigned)frame_decoder_quiet(&dec, &f);
+        n = decode(0, wire_len, 1000, &f);
+        ASSERT_EQ(n, 1);
+        for (int hellos = 0; n < 2; hellos++) {
+            ASSERT_LT(hellos, 3);
+            wire_len = 0;
+            add_hello(EPOCH + 1);
+            n += decode(0, wire_len, 1000, &f);
+            if (frame_decoder_partial(&dec))
+                n += (unsigned)frame_decoder_quiet(&dec, &f);
         }
-        ASSERT_GE(n, 2);
         ASSERT_EQ(f.type, FRAME_HELLO);
         ASSERT_EQ(dec.epoch, EPOCH + 1);
         ASSERT_EQ(dec.resyncs, 1);
