@@ -117,8 +117,11 @@ class Daemon:
         self.process = None
 
     def log(self):
-        with open(self.log_path, errors="replace") as f:
-            return f.read()
+        try:
+            with open(self.log_path, errors="replace") as f:
+                return f.read()
+        except FileNotFoundError:       # never started, or by somebody else
+            return ""
 
     def close(self):
         """Removes all sandboxes, stops, and says what was left behind."""
