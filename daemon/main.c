@@ -186,6 +186,7 @@ static int run(const struct args *args)
     int passed = notify_listen_fds(&e);
     if (passed < 0 || privs_clean(passed, &e) < 0)
         return fail(&e, "cannot start");
+    log_init("sandboxd", LOG_INFO);     /* again: the journal's socket was among the closed ones */
 
     /* 2. configuration */
     if (config_load(args->config, &config, &e) < 0)
