@@ -483,6 +483,20 @@ int virt_destroy(struct virt *v, const char *sandbox_id, struct err *e)
     return fail(e, "cannot cut the guest's power");
 }
 
+int virt_forget(struct virt *v, const char *sandbox_id, struct err *e)
+{
+    autofree char *path = NULL;
+    size_t embed = strlen(EMBED_PREFIX);
+
+    if (strncmp(v->uri, EMBED_PREFIX, embed) != 0)
+        return 0;
+    if (asprintf(&path, "%s/log/qemu/" NAME_PREFIX "%s.log", v->uri + embed, sandbox_id) < 0)
+        return err_nomem(e);
+    if (unlink(path) < 0 && errno != ENOENT)
+        return err_sys(e, ERR_INTERNAL, errno, "cannot remove %s", path);
+    return 0;
+}
+
 int virt_resume(struct virt *v, const char *sandbox_id, struct err *e)
 {
     autoconnect virConnectPtr conn = NULL;

@@ -96,7 +96,8 @@ int vm_erase(struct vm *vm, struct err *e)
     pthread_mutex_unlock(&vm->log_lock);
     /* Files first: a row without files is finished at the next start, files without a row are
      * somebody's disk that nobody can name. */
-    if (vm_files_drop_state(vm->vms, vm->id, e) < 0 ||
+    if (virt_forget(vm->vms->virt, vm->id, e) < 0 ||
+        vm_files_drop_state(vm->vms, vm->id, e) < 0 ||
         store_vm_delete(vm->vms->store, vm->id, e) < 0)
         return -1;
     pthread_mutex_lock(&vm->lock);

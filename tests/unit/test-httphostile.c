@@ -238,8 +238,8 @@ TEST(requests_in_a_row_are_answered_in_a_row)
 TEST(half_requests_are_cut_by_the_clock)
 {
     static const char *const half[] = { "", "GET /ec", "GET /echo HTTP/1.1\r\nHost:\r\n",
-        "POST /echo HTTP/1.1\r\nHost:\r\nContent-Type: application/json\r\n"
-        "Content-Length: 5\r\n\r\n{" };
+        ("POST /echo HTTP/1.1\r\nHost:\r\nContent-Type: application/json\r\n"
+         "Content-Length: 5\r\n\r\n{") };
     int fd[4];
 
     start_idle(1);
