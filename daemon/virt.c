@@ -323,7 +323,7 @@ static int embed_prepare(const char *root, struct err *e)
         "group = \"root\"\n"
         "# Former owners of files are not remembered: all files of a guest are made for it.\n"
         "remember_owner = 0\n"
-        "# QEMU stays in our own control group: without systemd nobody can be asked for another one,\n"
+        "# QEMU stays in our own control group: without systemd nobody can be asked for another,\n"
         "# and in a service the control groups are read-only.\n"
         "cgroup_controllers = []\n"
         "seccomp_sandbox = 1\n"
