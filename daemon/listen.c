@@ -53,7 +53,7 @@ int http_listen(const char *path, gid_t group, int *ret_fd, struct err *e)
     int r = fd < 0 ? -1 : bind(fd, (const struct sockaddr *)&addr, sizeof(addr));
     umask(old);
     if (r < 0)
-        return err_sys(e, ERR_INTERNAL, errno, "cannot bind %s", addr.sun_path);
+        return err_sys(e, ERR_INTERNAL, errno, "cannot bind %s", path);
     if (chown(path, (uid_t)-1, group) < 0 || chmod(path, 0660) < 0 || listen(fd, BACKLOG) < 0) {
         err_sys(e, ERR_INTERNAL, errno, "cannot open %s to its group", path);
         unlink(path);

@@ -267,7 +267,9 @@ def main():
         failed = failed or bool(breaches)
         print(f"{'not ' if breaches else ''}ok {number} - {rule.__name__[5:].replace('_', ' ')}")
         for name, line, text in breaches:
-            print(f"# {name}:{line}: {text}".encode("utf-8", "replace").decode())
+            breach = f"{name}:{line}: {text}".encode("utf-8", "replace").decode()
+            print(f"# {breach}")
+            print(breach, file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -308,6 +308,8 @@ TEST(stop_ends_all_of_it)
     ASSERT_TRUE(share_alive(&p.proc));
     autoclose int pidfd = ASSERT_SYS(share_pidfd(&p.proc));
     share_stop(&p.proc);
+    struct pollfd watched = { .fd = pidfd, .events = POLLIN };
+    ASSERT_EQ(poll(&watched, 1, 0), 1);        /* who watches it is told */
     ASSERT_FALSE(share_alive(&p.proc));
     ASSERT_EQ(share_pidfd(&p.proc), -1);
     ASSERT_EQ(waitpid(-1, NULL, WNOHANG), -1); /* reaped, and no other child left */
