@@ -37,8 +37,8 @@ int virt_start(struct virt *v, const char *xml, struct err *e);
 int virt_exists(struct virt *v, const char *sandbox_id, bool *ret_paused, struct err *e);
 /* Cuts the power; a domain that is not there is success. */
 int virt_destroy(struct virt *v, const char *sandbox_id, struct err *e);
-/* Removes what the embedded driver keeps of a domain that is gone for good: QEMU's own log. A system
- * libvirtd's logs are its administrator's. */
+/* Removes what the embedded driver keeps of a domain that is gone for good: QEMU's own log. Those
+ * of a system's libvirtd are its administrator's. */
 int virt_forget(struct virt *v, const char *sandbox_id, struct err *e);
 int virt_resume(struct virt *v, const char *sandbox_id, struct err *e);
 /* Ids of all "sbx-…" domains, for reconcile. */
