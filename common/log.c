@@ -140,12 +140,25 @@ static bool send_journal(const struct sbuf *b)
                                 (const struct sockaddr *)&to, sizeof(to)) >= 0;
 }
 
+/* journalctl shows the message alone: the reason of a failure and the request that sbx tells its
+ * user to look for have to be in there, besides having fields. */
+static void message_context(struct sbuf *out, const struct log_ctx *ctx)
+{
+    if (!ctx || !ctx->error || ctx->error->code == ERR_NONE)
+        return;
+    sbuf_lit(out, ": ");
+    sbuf_text(out, ctx->error->msg, strlen(ctx->error->msg));
+    if (ctx->request && ctx->request[0])
+        sbuf_fmt(out, " (request %s)", ctx->request);
+}
+
 static void format_record(struct record *r, int level, const struct log_ctx *ctx, const char *file,
                           int line, const char *message, size_t len)
 {
     if (r->journal) {
         sbuf_lit(r->out, "MESSAGE=");
         sbuf_text(r->out, message, len);
+        message_context(r->out, ctx);
         sbuf_chr(r->out, '\n');
         field_number(r, "PRIORITY", NULL, level);
         field(r, "SYSLOG_IDENTIFIER", NULL, log_state.program);

@@ -171,7 +171,9 @@ static void limit_heap(void)
 
 static int fail(const struct err *e, const char *what)
 {
-    log_err(LOG_CTX(.error = e), "%s%s%s", what, e->hint[0] ? "; " : "", e->hint);
+    log_err(LOG_CTX(.error = e), "%s", what);
+    if (e->hint[0])
+        log_err(NULL, "hint: %s", e->hint);
     return 1;
 }
 
