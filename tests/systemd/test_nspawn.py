@@ -3,12 +3,10 @@
 still lets microVMs run, they outlive it, and nothing is left at the end. Tests build on each other:
 the machine goes from its boot to the end of the daemon."""
 import json
-import os
-import time
 
 import pytest
 
-from conftest import source, wait_until
+from conftest import wait_until
 from machine import booted
 
 SOCKET = "/run/sandboxd/sandboxd.sock"
@@ -23,14 +21,13 @@ def machine():
 
 @pytest.fixture(scope="module")
 def box(machine):
-    """A running sandbox of a member, with a workspace at home."""
+    """A running sandbox of a member, with a workspace at home. The last but one test removes it."""
     if not machine.has_image:
         pytest.skip("no guest image in the cache: scripts/test vm builds it")
     machine.ok("mkdir", "/home/member/work", user="member")
     machine.ok("sbx", "create", "--name", "box", "--workspace", "/home/member/work", user="member",
                timeout=240)
-    yield "box"
-    machine.ok("sbx", "rm", "box", user="member")
+    return "box"
 
 
 def sbx(machine, *args, user="member", **kw):
@@ -107,6 +104,10 @@ def test_the_confinement_is_in_force(machine):
     assert inside(machine, "ls /usr/lib/modules/.").returncode != 0
     for path in ("/home/member", "/srv", "/tmp", "/opt", "/var/lib/sandboxd", "/run/sandboxd"):
         assert inside(machine, f"touch {path}/x && rm {path}/x").returncode == 0, path
+    # machined is there and could be asked
+    assert "machine1" in machine.ok("busctl", "--no-pager", "list")
+    assert inside(machine, "test -S /run/dbus/system_bus_socket").returncode != 0
+    assert inside(machine, "systemctl start systemd-machined").returncode != 0
     ns = {k: machine.sh(f"readlink /proc/{machine.pid()}/ns/{k}") for k in ("mnt", "net", "ipc", "uts")}
     for kind, name in ns.items():
         assert name != machine.sh(f"readlink /proc/1/ns/{kind}"), kind
@@ -148,16 +149,23 @@ def test_reload_takes_over_the_log_level(machine):
 
 def test_a_bad_configuration_fails_with_its_reason_and_can_be_mended(machine):
     machine.sh("""echo '{"konsole": "hvc0"}' > /etc/sandboxd/daemon.json""")
+    try:
+        broken(machine)
+    finally:
+        machine.sh("rm /etc/sandboxd/daemon.json")
+        machine.ok("systemctl", "reset-failed", "sandboxd.service", "sandboxd.socket")
+        machine.ok("systemctl", "start", "sandboxd.service")        # brings the socket along
+    assert "Server:" in sbx(machine, "version")
+
+
+def broken(machine):
     assert machine.run("systemctl", "restart", "sandboxd.service").returncode != 0
+    assert "the configuration cannot be used: /etc/sandboxd/daemon.json: " in machine.journal("-p", "err")
     assert "konsole" in machine.journal("-p", "err")
     # it gives up instead of trying for ever
     wait_until(lambda: machine.show("sandboxd.service", "ActiveState") == "failed", what="end of trying")
     r = machine.run("sbx", "ls", user="member")
     assert r.returncode == 125 and "cannot reach sandboxd" in r.stderr and "systemctl start" in r.stderr, r.stderr
-    machine.sh("rm /etc/sandboxd/daemon.json")
-    machine.ok("systemctl", "reset-failed", "sandboxd.service", "sandboxd.socket")
-    machine.ok("systemctl", "start", "sandboxd.service")        # brings the socket along
-    assert "Server:" in sbx(machine, "version")
 
 
 # --- microVMs ---
@@ -249,11 +257,9 @@ def test_the_guest_that_is_killed_takes_nobody_along(machine, box):
 
 # --- the end ---
 
-def test_stop_leaves_nothing(machine, request):
+def test_stop_leaves_nothing(machine):
     if machine.has_image:
-        machine.run("sbx", "rm", "-f", "box", user="member")
-        sbx(machine, "create", "--name", "last", timeout=240)
-        sbx(machine, "rm", "last")
+        sbx(machine, "rm", "-f", "box")
     machine.ok("systemctl", "stop", "sandboxd.socket", "sandboxd.service")
     assert machine.show("sandboxd.service", "ActiveState", "Result") == \
         {"ActiveState": "inactive", "Result": "success"}
