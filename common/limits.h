@@ -18,6 +18,7 @@
 #define LIMIT_LABEL_VALUE 1024
 #define LIMIT_ENV 512            /* variables per sandbox or exec */
 #define LIMIT_ENV_BYTES 32768    /* one "K=V" */
+#define LIMIT_SANDBOX_ENV 24576  /* all variables of a sandbox, with 4 bytes more for each */
 #define LIMIT_ARGV 1024          /* arguments of one command */
 #define LIMIT_ARG_BYTES 131072   /* one argument */
 #define LIMIT_EXEC_BYTES 262144  /* one encoded exec request on the guest channel */

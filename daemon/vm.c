@@ -429,13 +429,27 @@ static int check_resources(const struct vm_row *r, const struct image_paths *ima
     return 0;
 }
 
+/* The environment goes to the guest in one frame with the name and the time. */
+static int check_env(const struct strv *env, struct err *e)
+{
+    size_t sum = 0;
+
+    for (size_t i = 0; i < env->n; i++)
+        sum += strlen(env->items[i]) + 4;
+    if (sum <= LIMIT_SANDBOX_ENV)
+        return 0;
+    err_set(e, ERR_FIELD_INVALID, "env: %zu bytes in all, at most %u are possible", sum,
+            (unsigned)LIMIT_SANDBOX_ENV);
+    return err_hint(e, "put what is large into a file of the workspace");
+}
+
 static int fill_row(struct vms *v, const struct caller *c, const struct api_create_req *req,
                     struct vm_row *r, struct err *e)
 {
     const struct config *cf = v->config;
     char name[LIMIT_NAME + 1];
 
-    if (!req->name && name_new(name, e) < 0)
+    if (check_env(&req->env, e) < 0 || (!req->name && name_new(name, e) < 0))
         return -1;
     if (id_new(r->id, e) < 0 || dup_into(&r->name, req->name ? req->name : name, e) < 0 ||
         groups_text(&c->id, &r->groups, e) < 0 ||

@@ -73,6 +73,10 @@ class Daemon:
             json.dump(self.config, f)
         os.mkdir(self.state, 0o711)
         self.copy_image()
+        # What libvirt found out about QEMU in 7 s; it looks itself whether that still holds.
+        if os.path.isdir(CACHE + "/libvirt-cache"):
+            os.makedirs(self.state + "/libvirt", 0o711)
+            shutil.copytree(CACHE + "/libvirt-cache", self.state + "/libvirt/cache")
 
     def copy_image(self):
         """The image of the cache by hard links, and its row: images are never changed."""
@@ -134,6 +138,10 @@ class Daemon:
             for d in (self.state, self.run):
                 left += [f"{d}/sandboxes/{n}" for n in os.listdir(d + "/sandboxes")]
         self.stop()
+        with contextlib.suppress(OSError):      # there already, or never opened
+            if not os.path.isdir(CACHE + "/libvirt-cache"):
+                shutil.copytree(self.state + "/libvirt/cache", CACHE + "/libvirt-cache.new")
+                os.rename(CACHE + "/libvirt-cache.new", CACHE + "/libvirt-cache")
         left += [f"process {p}" for p in self.processes()]
         for pid, _ in self.processes():
             os.kill(pid, signal.SIGKILL)

@@ -80,6 +80,17 @@ def test_environment_labels_resources(daemon):
     daemon.ok("rm", "opts")
 
 
+def test_an_environment_of_any_size_works_or_is_refused_at_once(daemon):
+    fits = ",".join(f"V{i}={'x' * 230}" for i in range(100))
+    args = [a for v in fits.split(",") for a in ("-e", v)]
+    daemon.ok("create", "--name", "env", "--memory", "256M", *args)
+    assert daemon.ok("exec", "env", "--", "sh", "-c", "echo ${#V99}") == "230\n"
+    daemon.ok("rm", "-f", "env")
+    text = fails(daemon, "create", "--name", "env", *args, "-e", "MORE=" + "x" * 2000)
+    assert "env" in text and "24576" in text
+    assert daemon.rows("SELECT count(*) FROM vm WHERE name = 'env'") == [(0,)]
+
+
 # --- errors: one line, what to do, the right status ---
 
 def fails(daemon, *args, status=125, **kw):
