@@ -92,7 +92,7 @@ class Machine:
 
     # -- life --
 
-    def build(self):
+    def build(self, install):
         tree = base()
         for name in ("root", "upper", "work"):
             os.mkdir(f"{self.dir}/{name}")
@@ -101,7 +101,6 @@ class Machine:
         self.mounted = r.returncode == 0
         if not self.mounted:        # itself on an overlay
             ok("cp", "-a", tree + "/.", self.root, timeout=300)
-        ok("meson", "install", "-C", BUILD, "--no-rebuild", "--quiet", "--destdir", self.root)
         state = self.root + "/var/lib/sandboxd"
         os.makedirs(state, 0o711)
         if self.has_image:
@@ -110,11 +109,7 @@ class Machine:
             with contextlib.closing(sqlite3.connect(f"file:{cached}?mode=ro", uri=True)) as a, \
                     contextlib.closing(sqlite3.connect(state + "/sandboxd.db")) as b:
                 a.backup(b)
-        # what a package's scripts do
-        for command in (["systemd-sysusers"], ["journalctl", "--update-catalog"],
-                        ["systemctl", "enable", "sandboxd.socket"],
-                        ["useradd", "-m", "-G", "sandbox", "member"], ["useradd", "-m", "outsider"]):
-            ok("chroot", self.root, *command)
+        install(self)
         with open(self.root + "/etc/hostname", "w") as f:
             f.write("sbxtest\n")
 
@@ -211,14 +206,23 @@ class Machine:
         return self.run("journalctl", "--no-pager", "-u", "sandboxd", *args).stdout
 
 
+def install_tree(m):
+    """As `meson install` does it, and by hand what the scripts of a package do."""
+    ok("meson", "install", "-C", BUILD, "--no-rebuild", "--quiet", "--destdir", m.root)
+    for command in (["systemd-sysusers"], ["journalctl", "--update-catalog"],
+                    ["systemctl", "enable", "sandboxd.socket"],
+                    ["useradd", "-m", "-G", "sandbox", "member"], ["useradd", "-m", "outsider"]):
+        ok("chroot", m.root, *command)
+
+
 @contextlib.contextmanager
-def booted():
+def booted(install=install_tree):
     need("systemd-nspawn", "nsenter", "mount")
     if os.geteuid() != 0:
         pytest.skip("containers need root")
     m = Machine()
     try:
-        m.build()
+        m.build(install)
         m.boot()
         yield m
     finally:
