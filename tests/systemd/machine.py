@@ -21,7 +21,7 @@ from conftest import BUILD, CACHE, ENV, SOURCE, need, ok, read, run
 CGROUPS = ("/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified", "/sys/fs/cgroup")
 
 
-def packages():
+def packages(extra):
     """What the machine needs: libraries of the two programs, what they run, and systemd."""
     libraries = set()
     for program in ("daemon/sandboxd", "client/sbx"):
@@ -41,23 +41,26 @@ def packages():
         wanted = wanted - {"virtiofsd"} | {"qemu-system-common"}
     # with machined and D-Bus, since libvirt asks there for a control group if it can
     return sorted(libraries | wanted | {"systemd", "systemd-sysv", "systemd-container", "dbus",
-                                        "passwd", "procps", "util-linux"})
+                                        "passwd", "procps", "util-linux", *extra})
 
 
-def base():
+def base(extra):
     """The path of the system, made now unless the cache has the one wanted."""
     need("mmdebstrap", "dpkg", "ldd")
     codename = re.search(r"^VERSION_CODENAME=(\w+)", read("/etc/os-release"), re.M)
     if not codename:
         pytest.skip("this is no release of Debian")
-    wanted = packages()
-    key = hashlib.sha256(" ".join([codename.group(1), *wanted]).encode()).hexdigest()[:16]
+    wanted = packages(extra)
+    # one of each kind is kept
+    kind = "-".join(["system", *extra])
+    key = kind + "." + hashlib.sha256(" ".join([codename.group(1), *wanted]).encode()).hexdigest()[:16]
     folder = os.path.join(CACHE, "nspawn")
     tree = os.path.join(folder, key)
     if os.path.isdir(tree):
         return tree
-    shutil.rmtree(folder, ignore_errors=True)      # what was wanted before
-    os.makedirs(folder)
+    for old in glob.glob(f"{folder}/{kind}.*"):
+        shutil.rmtree(old)
+    os.makedirs(folder, exist_ok=True)
     sources = [p for p in ("/etc/apt/sources.list", *glob.glob("/etc/apt/sources.list.d/*.sources"),
                            *glob.glob("/etc/apt/sources.list.d/*.list"))
                if os.path.exists(p) and "debian" in read(p)]
@@ -92,8 +95,8 @@ class Machine:
 
     # -- life --
 
-    def build(self, install):
-        tree = base()
+    def build(self, install, extra):
+        tree = base(extra)
         for name in ("root", "upper", "work"):
             os.mkdir(f"{self.dir}/{name}")
         r = run("mount", "-t", "overlay", "overlay", "-o",
@@ -167,6 +170,10 @@ class Machine:
 
     # -- use --
 
+    def sh_outside(self, script):
+        """Before the boot."""
+        return ok("chroot", self.root, "sh", "-c", script)
+
     def run(self, *args, user=None, timeout=120, **kw):
         command = ["runuser", "-u", user, "--", *args] if user else list(args)
         return run("nsenter", "-t", str(self.leader), "-a", "env", "-i", "HOME=/",
@@ -216,13 +223,13 @@ def install_tree(m):
 
 
 @contextlib.contextmanager
-def booted(install=install_tree):
+def booted(install=install_tree, extra=()):
     need("systemd-nspawn", "nsenter", "mount")
     if os.geteuid() != 0:
         pytest.skip("containers need root")
     m = Machine()
     try:
-        m.build(install)
+        m.build(install, extra)
         m.boot()
         yield m
     finally:
