@@ -347,7 +347,7 @@ int accel_probe(enum accel_choice choice, const char *state_dir, const char *ker
             return -1;
         if (!cache_read(path, key, &v)) {
             if (!kernel || !initrd) {
-                decide(ret, ACCEL_TCG, "not known before the first image is there to boot");
+                decide(ret, ACCEL_TCG, "the first start of a sandbox finds out whether KVM works");
                 *ret_final = false;
                 return 0;
             }

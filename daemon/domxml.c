@@ -7,6 +7,7 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <string.h>
 
 #define LIMIT_XML (64 * KIB)
 
@@ -18,6 +19,11 @@ static_assert(ARRAY_SIZE(accel_names) == ACCEL_MAX, "a name for each accelerator
 const char *machine_name(enum machine m)
 {
     return (unsigned)m < MACHINE_MAX ? machine_names[m] : "unknown";
+}
+
+enum machine machine_of(const char *name)
+{
+    return strcmp(name, machine_names[MACHINE_Q35]) == 0 ? MACHINE_Q35 : MACHINE_MICROVM;
 }
 
 const char *accel_name(enum accel a)

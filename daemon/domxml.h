@@ -44,4 +44,5 @@ int domxml_cmdline(enum machine machine, enum accel accel, uint32_t tsc_khz, boo
                    char **ret, struct err *e);
 
 const char *machine_name(enum machine m); /* "microvm", "q35" */
+enum machine machine_of(const char *name); /* microvm for any other */
 const char *accel_name(enum accel a);     /* "kvm", "tcg" */

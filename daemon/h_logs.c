@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Logs of a sandbox: the last lines, those since a time, and what comes after. Files are bounded
- * (LIMIT_GUEST_LOG, LIMIT_CONSOLE_LOG) and are cut at their front while they are read: a file that
- * is shorter than the place we have come to is read from its beginning.
+ * (LIMIT_GUEST_LOG, LIMIT_CONSOLE_LOG) and are cut at their front while they are read: in a file that
+ * is shorter than the place we have come to, what is new follows the first LIMIT_LOG_KEPT bytes.
  */
 #include "common/api.h"
 #include "common/auto.h"
@@ -116,7 +116,7 @@ static int64_t follower_read(void *arg, char *buf, size_t cap)
             return 0;
         size_t want = f->follow || (off_t)cap < f->end - f->pos ? cap : (size_t)(f->end - f->pos);
         if (fstat(f->fd, &sb) == 0 && sb.st_size < f->pos)
-            f->pos = 0;
+            f->pos = sb.st_size < (off_t)LIMIT_LOG_KEPT ? sb.st_size : (off_t)LIMIT_LOG_KEPT;
         ssize_t n = pread(f->fd, buf, want, f->pos);
         if (n < 0 && errno == EINTR)
             continue;

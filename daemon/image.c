@@ -61,7 +61,7 @@ static const struct image_row *find(const struct rows *r, const char *ref, struc
     if (r->n == 0)
         err_hint(e, "build one with `sandboxd image build`");
     else
-        err_hint(e, "`sbx images` lists them");
+        err_hint(e, "`sbx images` lists them, `sandboxd image build` makes them");
     return NULL;
 }
 

@@ -107,7 +107,7 @@ int store_image_delete(struct store *st, const char *digest, struct err *e)
             sqlite3_extended_errcode(st->db) != SQLITE_CONSTRAINT_TRIGGER)
             return store_error(st, e, "remove image");
         err_set(e, ERR_IMAGE_IN_USE, "the image is in use by a sandbox");
-        return err_hint(e, "`sbx ls --filter image=…` names them; remove those first");
+        return err_hint(e, "`sbx ls` names the sandboxes and their images: remove those first");
     }
     if (sqlite3_changes(st->db) == 0)
         return err_set(e, ERR_IMAGE_NOT_FOUND, "no image %s", digest);

@@ -87,7 +87,7 @@ static int open_log(struct vm *vm, enum vm_path which, bool qemus, int *ret_fd, 
 
     if (!path)
         return err_nomem(e);
-    autoclose int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    autoclose int fd = open(path, O_RDWR | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0 || (qemus && fchown(fd, vm_qemu_uid(vm), vm_qemu_gid(vm)) < 0))
         return err_sys(e, ERR_INTERNAL, errno, "cannot open %s", path);
     *ret_fd = take_fd(&fd);
@@ -158,20 +158,27 @@ int vm_files_drop_state(struct vms *v, const char *id, struct err *e)
 
 /* --- logs --- */
 
-static void rotate_agent_log(struct vm *vm)
+/* Bounds a log in place: its last LIMIT_LOG_KEPT bytes stay, as its first ones. fd appends, and so
+ * does QEMU: what it writes in between comes before them, or is lost if it came before the cut. */
+static void cut_front(int fd)
 {
-    autofree char *path = vm_path(vm->vms, vm->id, VMP_AGENT_LOG);
-    autofree char *old = NULL;
+    struct err e = ERR_INIT;
+    struct stat sb;
+    autofree char *tail = malloc(LIMIT_LOG_KEPT);
 
-    fd_close(take_fd(&vm->log_fd));
-    if (path && asprintf(&old, "%s.1", path) >= 0)
-        rename(path, old);
+    if (!tail || fstat(fd, &sb) < 0 || sb.st_size < (off_t)LIMIT_LOG_KEPT)
+        return;
+    ssize_t n = pread(fd, tail, LIMIT_LOG_KEPT, sb.st_size - (off_t)LIMIT_LOG_KEPT);
+    if (n < 0 || ftruncate(fd, 0) < 0 ||
+        io_write_full(fd, tail, (size_t)n, deadline_in(DEADLINE_CHILD), &e) < 0)
+        log_warn(NULL, "cannot cut a log: %m, ignoring");
 }
 
 void vm_log_line(struct vm *vm, const char *text, size_t len)
 {
     autosbuf struct sbuf line = SBUF(2048);
     struct err e = ERR_INIT;
+    struct stat sb;
     char when[40];
 
     format_time(now_real_us(), when);
@@ -179,12 +186,11 @@ void vm_log_line(struct vm *vm, const char *text, size_t len)
     sbuf_text(&line, text, len < 1024 ? len : 1024);
     sbuf_chr(&line, '\n');
     pthread_mutex_lock(&vm->log_lock);
-    if (vm->log_size > LIMIT_GUEST_LOG / 2)
-        rotate_agent_log(vm);
-    if (vm->log_fd < 0) {
-        struct stat sb;
-        if (open_log(vm, VMP_AGENT_LOG, false, &vm->log_fd, &e) == 0)
-            vm->log_size = fstat(vm->log_fd, &sb) == 0 ? (uint64_t)sb.st_size : 0;
+    if (vm->log_fd < 0 && open_log(vm, VMP_AGENT_LOG, false, &vm->log_fd, &e) == 0)
+        vm->log_size = fstat(vm->log_fd, &sb) == 0 ? (uint64_t)sb.st_size : 0;
+    if (vm->log_fd >= 0 && vm->log_size > LIMIT_GUEST_LOG) {
+        cut_front(vm->log_fd);
+        vm->log_size = LIMIT_LOG_KEPT;
     }
     ssize_t n = vm->log_fd >= 0 ? write(vm->log_fd, sbuf_str(&line), line.len) : 0;
     if (n > 0)
@@ -192,25 +198,14 @@ void vm_log_line(struct vm *vm, const char *text, size_t len)
     pthread_mutex_unlock(&vm->log_lock);
 }
 
-/* QEMU appends, so cutting the file to nothing is safe at any time; the last part is kept aside. */
 static void cut_console(const char *path)
 {
-    autofree char *old = NULL;
-    autofree char *tail = malloc(LIMIT_CONSOLE_LOG / 4);
-    autoclose int fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    autoclose int fd = open(path, O_RDWR | O_APPEND | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
     struct stat sb;
 
-    if (fd < 0 || fstat(fd, &sb) < 0 || !S_ISREG(sb.st_mode) ||
-        sb.st_size < (off_t)LIMIT_CONSOLE_LOG || !tail)
-        return;
-    ssize_t n = pread(fd, tail, LIMIT_CONSOLE_LOG / 4, sb.st_size - (off_t)LIMIT_CONSOLE_LOG / 4);
-    if (n > 0 && asprintf(&old, "%s.1", path) >= 0) {
-        struct err e = ERR_INIT;
-        if (io_write_file_at(AT_FDCWD, old, tail, (size_t)n, 0600, &e) < 0)
-            log_warn(LOG_CTX(.error = &e), "cannot keep the end of a console log, ignoring");
-    }
-    if (ftruncate(fd, 0) < 0)
-        log_warn(NULL, "cannot cut %s: %m, ignoring", path);
+    if (fd >= 0 && fstat(fd, &sb) == 0 && S_ISREG(sb.st_mode) &&
+        sb.st_size > (off_t)LIMIT_CONSOLE_LOG)
+        cut_front(fd);
 }
 
 void vm_log_sweep(struct vms *v)

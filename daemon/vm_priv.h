@@ -58,7 +58,8 @@ struct vms {
     uint32_t tsc_khz;
     gid_t qemu_gid;                /* group of all QEMUs; 0: each has its own */
 
-    pthread_mutex_t accel_lock;    /* guards the probe: one at a time */
+    pthread_mutex_t probe_lock;    /* one probe at a time; covers accel_final and qemu_gid; first */
+    pthread_mutex_t accel_lock;    /* covers accel */
     struct accel_verdict accel;
     bool accel_final;
 

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SWEEP_MS 30000
+#define SWEEP_MS 2000           /* a guest may fill its console quickly */
 
 int vms_add(struct vms *v, struct vm *vm, struct err *e)
 {
@@ -204,8 +204,7 @@ static int open_parts(struct vms *v, struct err *e)
         sbuf_take(&rd, &v->runtime_dir, e) < 0 || io_mkdir(v->state_dir, 0711, e) < 0 ||
         io_mkdir(v->runtime_dir, 0711, e) < 0)
         return -1;
-    v->machine = strcmp(cf->machine, machine_name(MACHINE_Q35)) == 0 ? MACHINE_Q35
-                                                                     : MACHINE_MICROVM;
+    v->machine = machine_of(cf->machine);
     v->tsc_khz = accel_tsc_khz();
     gid_t gid = PEER_NO_GROUP;
     if (strcmp(cf->libvirt_uri, "embed") != 0 && peer_group(cf->qemu_group, &gid, e) < 0)
@@ -233,6 +232,7 @@ int vms_new(const struct vms_deps *deps, struct vms **ret, struct err *e)
     v->loop = deps->loop;
     v->worker = deps->worker;
     pthread_mutex_init(&v->lock, NULL);
+    pthread_mutex_init(&v->probe_lock, NULL);
     pthread_mutex_init(&v->accel_lock, NULL);
     if (open_parts(v, e) < 0 || vms_reconcile(v, e) < 0 ||
         evloop_add_timer(v->loop, SWEEP_MS, on_sweep, v, &v->sweep_timer, e) < 0)
@@ -286,6 +286,7 @@ void vms_free(struct vms *v)
     free(v->libvirt_version);
     free(v->qemu_version);
     pthread_mutex_destroy(&v->accel_lock);
+    pthread_mutex_destroy(&v->probe_lock);
     pthread_mutex_destroy(&v->lock);
     free(v);
 }

@@ -40,21 +40,26 @@ static int step_accel(struct start *s, struct err *e)
     struct vms *v = s->v;
     int r = 0;
 
-    pthread_mutex_lock(&v->accel_lock);     /* held over the probe: others want its verdict */
+    pthread_mutex_lock(&v->probe_lock);     /* held over the probe: other starts want its verdict */
     if (!v->accel_final) {
+        struct accel_verdict verdict = { 0 };
         const struct config *cf = v->config;
         enum accel_choice choice = strcmp(cf->accel, "kvm") == 0   ? ACCEL_FORCE_KVM
                                    : strcmp(cf->accel, "tcg") == 0 ? ACCEL_FORCE_TCG
                                                                    : ACCEL_AUTO;
-        r = accel_probe(choice, cf->state_dir, s->image.kernel, s->image.initrd, &v->accel,
+        r = accel_probe(choice, cf->state_dir, s->image.kernel, s->image.initrd, &verdict,
                         &v->accel_final, e);
+        pthread_mutex_lock(&v->accel_lock);
+        if (r == 0)
+            v->accel = verdict;
+        pthread_mutex_unlock(&v->accel_lock);
     }
     s->accel = v->accel;
     /* QEMU has no groups but its own; under qemu:///system that one is taken by configuration. */
     gid_t kvm;
     if (r == 0 && v->accel.accel == ACCEL_KVM && v->qemu_gid == 0 && accel_kvm_group(&kvm) == 1)
         v->qemu_gid = kvm;
-    pthread_mutex_unlock(&v->accel_lock);
+    pthread_mutex_unlock(&v->probe_lock);
     return r;
 }
 
@@ -190,12 +195,12 @@ static int build_xml(struct start *s, char **ret, struct err *e)
 
     if (!disk || !console || !channel || !share)
         return err_nomem(e);
-    if (domxml_cmdline(s->v->machine, s->accel.accel, s->v->tsc_khz, serial, &cmdline, e) < 0)
+    if (domxml_cmdline(machine_of(vm->row.machine), s->accel.accel, s->v->tsc_khz, serial, &cmdline, e) < 0)
         return -1;
     struct domxml_spec spec = {
         .id = vm->id,
         .name = vm->row.name,
-        .machine = s->v->machine,
+        .machine = machine_of(vm->row.machine),
         .accel = s->accel.accel,
         .cpus = vm->row.cpus,
         .memory = vm->row.memory,

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: MIT
+"""What configuration chooses: machine type, console, acceleration; and what is told about it."""
+import json
+import os
+
+import pytest
+from conftest import Box, running
+
+
+def test_q35_is_a_machine_too():
+    with running(machine="q35", console="serial") as d:
+        w = d.workspace()
+        d.ok("create", "--name", "pc", "--workspace", w)
+        box = Box(d, "pc", w)
+        assert box.sh("echo shared > /workspace/x; cat /workspace/x") == "shared\n"
+        assert open(w + "/x").read() == "shared\n"
+        pci = box.sh("ls /sys/bus/pci/devices | wc -l")
+        assert int(pci) > 4
+        assert d.get("/v1/info")["machine"] == "q35" == d.get("/v1/sandboxes/pc")["machine"]
+        assert "Linux version" in d.ok("logs", "--console", "pc")       # the serial console tells all
+        d.ok("restart", "pc")
+        assert box.sh("cat /workspace/x") == "shared\n"
+        # A sandbox keeps its machine when the configuration changes.
+        d.stop()
+        d.config["machine"] = "microvm"
+        with open(d.dir + "/config.json", "w") as f:
+            json.dump(d.config, f)
+        d.start()
+        d.ok("restart", "pc")
+        assert int(box.sh("ls /sys/bus/pci/devices | wc -l")) > 4
+        d.ok("create", "--name", "micro")
+        assert d.ok("exec", "micro", "--", "sh", "-c", "ls /sys/bus/pci/devices 2>/dev/null | wc -l") == "0\n"
+        d.ok("rm", "-f", "pc", "micro")
+
+
+def test_auto_says_what_it_took_and_why_and_remembers():
+    with running(accel="auto") as d:
+        d.ok("create", "--name", "any")
+        info = d.get("/v1/info")
+        assert info["accel"] in ("kvm", "tcg") and info["accel_reason"], info
+        if not os.path.exists("/dev/kvm"):
+            assert info["accel"] == "tcg" and "/dev/kvm" in info["accel_reason"]
+        assert d.get("/v1/sandboxes/any")["accel"] == info["accel"]
+        assert d.ok("exec", "any", "--", "echo", "runs") == "runs\n"
+        d.ok("rm", "-f", "any")
+        d.stop()
+        d.start()
+        again = d.get("/v1/info")
+        assert (again["accel"], again["accel_reason"]) == (info["accel"], info["accel_reason"])
+
+
+def test_forced_tcg_says_so(daemon):
+    info = daemon.get("/v1/info")
+    assert info["accel"] == "tcg" and "config" in info["accel_reason"], info
+
+
+@pytest.mark.parametrize("config, text", [
+    ({"machine": "toaster"}, "machine"),
+    ({"accel": "magic"}, "accel"),
+    ({"no_such_key": 1}, "no_such_key"),
+    ({"default_memory": "1K"}, "default_memory"),
+    ({"socket_group": "no-such-group-at-all"}, "no-such-group-at-all"),
+    ({"default_cpus": 100000}, "default_cpus"),
+])
+def test_a_configuration_that_cannot_be_is_refused_by_name(config, text):
+    from conftest import Daemon
+    d = Daemon(**config)
+    try:
+        status = d.start(expect_failure=True)
+        log = d.log()
+        assert status != 0 and text in log, log
+        assert len(log.splitlines()) <= 3, log
+    finally:
+        left = d.close()
+    assert not left, left
+
+
+# --- logs ---
+
+def test_logs_of_agent_and_console(daemon):
+    daemon.ok("create", "--name", "logs")
+    lines = daemon.ok("logs", "logs").splitlines()
+    assert lines and all(line[:4].isdigit() and line[10] == "T" for line in lines), lines
+    assert daemon.ok("logs", "-n", "1", "logs").splitlines() == lines[-1:]
+    assert daemon.ok("logs", "--since", "2100-01-01T00:00:00Z", "logs") == ""
+    assert len(daemon.ok("logs", "--since", "1h", "logs").splitlines()) >= len(lines)
+    daemon.ok("exec", "-u", "root", "logs", "--", "sh", "-c",
+              r"printf '\033[31mred\007\n' > /dev/console")
+    console = daemon.ok("logs", "--console", "logs")
+    assert "red" in console and "\033" not in console and "\007" not in console
+    assert "\033[31mred" in daemon.ok("logs", "--console", "--raw", "logs")
+    daemon.ok("rm", "logs")
+
+
+def test_a_guest_that_floods_its_console_stays_within_bounds(daemon):
+    daemon.ok("create", "--name", "flood")
+    daemon.ok("exec", "-u", "root", "flood", "--", "sh", "-c",
+              "yes 0123456789012345678901234567890123456789 | head -c 12M > /dev/console; printf "\\nthe end\\n" > /dev/console")
+    ident = daemon.get("/v1/sandboxes/flood")["id"]
+    from conftest import wait_until
+    path = f"{daemon.state}/sandboxes/{ident}/log/console.log"
+    # The sweep of the daemon comes once in a while.
+    wait_until(lambda: os.stat(path).st_blocks * 512 <= 5 << 20, what="a smaller console log", seconds=90)
+    assert daemon.ok("logs", "--console", "-n", "1", "flood") == "the end\n"
+    daemon.ok("rm", "-f", "flood")
+
+
+# --- images ---
+
+def test_images_are_listed_and_kept_while_in_use(daemon):
+    (image,) = [i for i in daemon.get("/v1/images")["images"] if i["name"] == "debian"]
+    assert any(q in image["digest"] for q in daemon.ok("images", "-q").split())
+    daemon.ok("create", "--name", "user")
+    r = daemon.sbx("image", "rm", "debian")
+    assert r.returncode == 125 and "in use" in r.stderr and "sbx ls" in r.stderr, r.stderr
+    assert daemon.ok("exec", "user", "--", "echo", "fine") == "fine\n"
+    daemon.ok("rm", "-f", "user")
+    assert daemon.sbx("create", "--image", "nosuch").returncode == 125
+
+
+def test_an_image_that_nobody_uses_can_be_removed():
+    with running() as d:
+        (digest,) = [i["digest"] for i in d.get("/v1/images")["images"] if i["name"] == "debian"]
+        d.ok("image", "rm", "debian")
+        assert digest not in [i["digest"] for i in d.get("/v1/images")["images"]]
+        assert not [n for n in os.listdir(d.state + "/images") if digest.split(":")[-1] in n]
+        r = d.sbx("create")
+        assert r.returncode == 125 and "sandboxd image build" in r.stderr, r.stderr
