@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Logs of a sandbox: the last lines, those since a time, and what comes after. Files are bounded
- * (LIMIT_GUEST_LOG, LIMIT_CONSOLE_LOG) and are cut at their front while they are read: in a file that
- * is shorter than the place we have come to, what is new follows the first LIMIT_LOG_KEPT bytes.
+ * (LIMIT_GUEST_LOG, LIMIT_CONSOLE_LOG) and are cut at their front while they are read: in a file
+ * that is shorter than the place we have come to, new lines follow the first LIMIT_LOG_KEPT bytes.
  */
 #include "common/api.h"
 #include "common/auto.h"

@@ -195,12 +195,13 @@ static int build_xml(struct start *s, char **ret, struct err *e)
 
     if (!disk || !console || !channel || !share)
         return err_nomem(e);
-    if (domxml_cmdline(machine_of(vm->row.machine), s->accel.accel, s->v->tsc_khz, serial, &cmdline, e) < 0)
+    enum machine machine = machine_of(vm->row.machine);
+    if (domxml_cmdline(machine, s->accel.accel, s->v->tsc_khz, serial, &cmdline, e) < 0)
         return -1;
     struct domxml_spec spec = {
         .id = vm->id,
         .name = vm->row.name,
-        .machine = machine_of(vm->row.machine),
+        .machine = machine,
         .accel = s->accel.accel,
         .cpus = vm->row.cpus,
         .memory = vm->row.memory,

@@ -95,7 +95,7 @@ def test_logs_of_agent_and_console(daemon):
 def test_a_guest_that_floods_its_console_stays_within_bounds(daemon):
     daemon.ok("create", "--name", "flood")
     daemon.ok("exec", "-u", "root", "flood", "--", "sh", "-c",
-              "yes 0123456789012345678901234567890123456789 | head -c 12M > /dev/console; printf "\\nthe end\\n" > /dev/console")
+              "yes 0123456789012345678901234567890123456789 | head -c 12M > /dev/console; printf '\\nthe end\\n' > /dev/console")
     ident = daemon.get("/v1/sandboxes/flood")["id"]
     from conftest import wait_until
     path = f"{daemon.state}/sandboxes/{ident}/log/console.log"
