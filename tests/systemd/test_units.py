@@ -234,7 +234,7 @@ def test_sandboxes_outlive_the_daemon_and_the_daemon_is_given_time(installed):
     start = int(re.search(r"#define START_SECONDS (\d+)", source("daemon/daemon.c")).group(1))
     assert int(service("Service", "TimeoutStartSec")) > start
     assert re.search(r"sigaddset\(set, SIGHUP\)", source("daemon/main.c"))
-    assert service("Service", "ExecReload") == "/bin/kill -HUP $MAINPID"
+    assert service("Service", "ExecReload") == '/bin/sh -c "kill -HUP $MAINPID"'
 
 
 def test_capabilities_are_those_the_daemon_keeps(installed):
