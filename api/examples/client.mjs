@@ -115,7 +115,7 @@ class Screen {
 
 async function terminal(box) {
   const exec = await call('POST', `/sandboxes/${box}/execs`, {
-    command: ['sh', '-c', 'stty size; read line; stty size; echo "got $line"; sleep 1000'],
+    command: ['sh', '-c', 'stty size; read line; stty size; exec cat'],
     tty: true, stdin: true, rows: 33, cols: 101,
   });
   const screen = new Screen();
@@ -124,9 +124,10 @@ async function terminal(box) {
   });
   await screen.shows('33 101');
   stream.resize(44, 122);
-  stream.write('hello\r');
+  stream.write('\r');
   await screen.shows('44 122');
-  await screen.shows('got hello');
+  stream.write('hello\r');
+  await screen.shows('hello\r\nhello'); // the terminal's echo, then cat, which so is there
   stream.write('\x03'); // Ctrl-C, as the terminal of the guest knows it
   const end = await stream.ended;
   assert.deepEqual([end.end, end.exit_code], ['signal', 130]);
