@@ -86,7 +86,7 @@ TEST(a_body_that_is_too_long_is_not_read)
     ask("POST /echo HTTP/1.1\r\nHost:\r\nContent-Length: 8193\r\n\r\n");
     ASSERT_REFUSED(413, "body_too_large");
     ask("POST /echo HTTP/1.1\r\nHost:\r\nContent-Length: 18446744073709551615\r\n\r\n");
-    ASSERT_REFUSED(413, "body_too_large");
+    ASSERT_STATUS(413);     /* libmicrohttpd 1.0 answers such numbers by itself */
     ask("POST /echo HTTP/1.1\r\nHost:\r\nContent-Length: 99999999999999999999999\r\n\r\n");
     ASSERT_STATUS(413);
     still_serves();

@@ -61,7 +61,8 @@ def alive(pid):
 
 class Daemon:
     def __init__(self, **config):
-        self.dir = tempfile.mkdtemp(prefix="sbxv.", dir="/tmp")
+        # Not /tmp, which may be memory: disks are made there, and images linked from the cache.
+        self.dir = tempfile.mkdtemp(prefix="sbxv.", dir="/var/tmp")
         os.chmod(self.dir, 0o755)
         self.state, self.run = self.dir + "/state", self.dir + "/run"
         self.socket = self.run + "/sandboxd.sock"
@@ -81,7 +82,9 @@ class Daemon:
     def copy_image(self):
         """The image of the cache by hard links, and its row: images are never changed."""
         cached = CACHE + "/image"
-        subprocess.run(["cp", "-al", cached + "/images", self.state + "/images"], check=True)
+        link = "-al" if os.stat(cached).st_dev == os.stat(self.state).st_dev else "-a"
+        subprocess.run(["cp", link, "--sparse=always", cached + "/images", self.state + "/images"],
+                       check=True)
         with contextlib.closing(sqlite3.connect(f"file:{cached}/sandboxd.db?mode=ro", uri=True)) as a, \
                 contextlib.closing(sqlite3.connect(self.state + "/sandboxd.db")) as b:
             a.backup(b)
