@@ -8,6 +8,7 @@
         assert s.rest() == (b"hello", b"")
         assert s.end["exit_code"] == 0
 """
+import hashlib
 import json
 import socket
 import struct
@@ -15,6 +16,25 @@ import struct
 from conftest import SLOW, wait_until
 
 STDIN, STDOUT, STDERR, RESIZE, SIGNAL, DETACH, EXIT, ERROR, GAP = range(9)
+
+
+def digest(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def fails(r, status=125):
+    """One line that says what is wrong, at most one that says what to do."""
+    assert r.returncode == status, r
+    lines = r.stderr.splitlines()
+    assert lines and lines[0].startswith("sbx: ") and len(lines) <= 2, r.stderr
+    assert len(lines) == 1 or lines[1].startswith("hint: "), r.stderr
+    assert r.stdout == ""
+    return r.stderr
+
+
+def gone(box, pid):
+    """Whether the guest has no such process any more."""
+    return box.daemon.sbx("exec", "-u", "root", box.name, "--", "kill", "-0", str(pid)).returncode != 0
 
 
 def start(daemon, ref, *command, **fields):

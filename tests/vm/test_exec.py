@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Commands in a real guest: their input, output, ends, and what is kept of them."""
+"""Commands in a real guest: their input, output, signals, and how they end."""
 import base64
-import hashlib
 import json
 import os
 import signal
@@ -10,43 +9,12 @@ import threading
 import time
 
 import pytest
-from conftest import UnixConnection, wait_until
-from streamclient import Stream, describe, ended, output, post, start
+from conftest import wait_until
+from streamclient import Stream, describe, digest, ended, fails, gone, post, start
 from terminals import Pty
 
 MIB = 1 << 20
 BYTES = bytes(range(256)) + os.urandom(MIB - 512) + bytes(range(255, -1, -1))
-
-
-def digest(data):
-    return hashlib.sha256(data).hexdigest()
-
-
-def fails(r, status=125):
-    """One line that says what is wrong, at most one that says what to do."""
-    assert r.returncode == status, r
-    lines = r.stderr.splitlines()
-    assert lines and lines[0].startswith("sbx: ") and len(lines) <= 2, r.stderr
-    assert len(lines) == 1 or lines[1].startswith("hint: "), r.stderr
-    assert r.stdout == ""
-    return r.stderr
-
-
-def gone(box, pid):
-    """Whether the guest has no such process any more."""
-    return box.daemon.sbx("exec", "-u", "root", box.name, "--", "kill", "-0", str(pid)).returncode != 0
-
-
-@pytest.fixture(scope="module", autouse=True)
-def abandoned(daemon, box):
-    """Nobody ever attaches to these; the last test looks what has become of them."""
-    def one(name, **fields):
-        return start(daemon, "box", "sh", "-c", f"trap 'echo hup > /workspace/{name}; exit' HUP; "
-                     f"echo ready > /workspace/{name}; sleep 1000 & wait", **fields)
-    pids = one("attached")["pid"], one("detached", detach=True)["pid"]
-    for name in ("attached", "detached"):
-        wait_until(lambda: os.path.exists(box.workspace + "/" + name), what=name)
-    return pids
 
 
 # ---- terminal or pipes -------------------------------------------------------------------------
@@ -179,6 +147,55 @@ def test_output_nobody_takes_ends_the_command_quietly(box):
     assert p.wait(60) == 141 and p.stderr.read() == b""
     pid = box.sh("cat /tmp/yes.pid").strip()
     wait_until(lambda: gone(box, pid), what="end of yes")
+
+
+def test_children_left_behind_do_not_hold_up_the_end(box):
+    for script in ("sleep 1111 & echo hi", "sleep 1111 > /dev/null 2>&1 & echo hi",
+                   "setsid sleep 1111 & echo hi", "nohup sleep 1111 & echo hi"):
+        began = time.monotonic()
+        assert box.daemon.ok("exec", "box", "--", "sh", "-c", script).startswith("hi\n")
+        assert box.daemon.ok("exec", "-t", "box", "--", "sh", "-c", script).startswith("hi\r\n")
+        assert time.monotonic() - began < 20
+    # what was started to stay does
+    assert len(box.sh("pgrep -f '^sleep 1111'").split()) >= 4
+    box.sh("pkill -f '^sleep 1111'")
+
+
+def test_a_client_that_does_not_read_needs_no_memory(box):
+    size = 16 * MIB
+    p = box.daemon.popen("exec", "box", "--", "sh", "-c",
+                         f"head -c {size} /dev/urandom | tee /tmp/out; sha256sum < /tmp/out >&2",
+                         stdin=subprocess.DEVNULL)
+    piece = os.read(p.stdout.fileno(), 1)
+    last = [0]
+
+    def stands():
+        now = box.daemon.get("/v1/sandboxes/box/execs")["execs"][-1]["stdout_end"]
+        same, last[0] = now == last[0], now
+        time.sleep(0.2)
+        return same
+    wait_until(stands, what="standstill")
+    assert last[0] < 4 * MIB
+    with open(f"/proc/{p.pid}/status") as f:
+        assert int(f.read().split("VmRSS:")[1].split()[0]) < 16 * 1024
+    out, err = p.communicate(timeout=120)
+    assert p.returncode == 0 and len(piece + out) == size
+    assert digest(piece + out) == err.split()[0].decode()
+
+
+def test_a_terminal_takes_much_input_and_its_end(daemon, box):
+    data = os.urandom(MIB)
+    x = start(daemon, "box", "sh", "-c", "stty raw -echo; echo ready; head -c %d | sha256sum" % MIB,
+              tty=True, stdin=True)
+    with Stream(daemon, "box", x["id"]) as s:
+        s.until(b"ready\n")
+        s.write(data)
+        assert s.rest()[0].split()[0].decode() == digest(data)
+    x = start(daemon, "box", "cat", tty=True, stdin=True)
+    with Stream(daemon, "box", x["id"]) as s:
+        s.write(b"line\n")
+        s.end_of_input()                        # as Ctrl-D
+        assert s.rest()[0] == b"line\r\nline\r\n" and s.end["exit_code"] == 0
 
 
 # ---- signals -----------------------------------------------------------------------------------
@@ -366,216 +383,29 @@ def test_a_stopped_sandbox(daemon):
     daemon.ok("rm", "off")
 
 
-# ---- leaving and coming back -------------------------------------------------------------------
-
-def test_detached_and_attached_again_with_all_output(daemon, box):
-    box.sh("rm -f /tmp/d; mkfifo /tmp/d")
-    x = daemon.ok("exec", "-d", "box", "--", "sh", "-c",
-                  "echo one; echo uno >&2; read x < /tmp/d; echo two $x; exit 6").strip()
-    wait_until(lambda: describe(daemon, "box", x)["stderr_end"] == 4, what="output")
-    first = daemon.popen("attach", "box", x)
-    assert first.stdout.readline() == b"one\n"
-    with Stream(daemon, "box", x, stdout_offset=2) as s:
-        s.until(b"e\n")
-        first.kill()                            # goes without a word
-        first.communicate()
-        s.detach()
-    with Stream(daemon, "box", x) as s:         # and comes again, to everything
-        s.until(b"one\n")
-        box.sh("echo more > /tmp/d")
-        assert s.rest() == (b"two more\n", b"uno\n") and s.end["exit_code"] == 6
-    for again in range(2):                      # also when it is over
-        r = daemon.sbx("attach", "box", x)
-        assert (r.returncode, r.stdout, r.stderr) == (6, "one\ntwo more\n", "uno\n")
-    with Stream(daemon, "box", x, stdout_offset=4, stderr_offset=4) as s:
-        assert s.rest() == (b"two more\n", b"") and s.end["exit_code"] == 6
-    assert output(daemon, "box", x) == (0, 0, b"one\ntwo more\n")
-    assert output(daemon, "box", x, 4) == (4, 0, b"two more\n")
-    assert output(daemon, "box", x, 1, "stderr") == (1, 0, b"no\n")
-    for where in ("output?offset=14", "output?stream=stderr&offset=5"):
-        status, _, body = daemon.request("GET", f"/v1/sandboxes/box/execs/{x}/{where}")
-        assert (status, json.loads(body)["error"]["code"]) == (416, "offset_gone")
-    assert x[:6] in fails(daemon.sbx("attach", "box", x[:15] + ("0" if x[15] != "0" else "1")))
+def test_long_commands(daemon, box):
+    out = box.daemon.ok("exec", "box", "--", "sh", "-c", 'printf "%s" "$0$1" | sha256sum',
+                        "x" * 100000, "y" * 100000)
+    assert out.split()[0] == digest(b"x" * 100000 + b"y" * 100000)
+    assert box.exec("true", *map(str, range(1023))).returncode == 0
+    assert "1024" in fails(box.exec("true", *map(str, range(1024))))
+    status, _, body = daemon.request("POST", "/v1/sandboxes/box/run", {"command": ["true", "x" * 131073]})
+    assert status == 400 and "131072" in json.loads(body)["error"]["message"]
+    assert "262144" in fails(box.exec("true", *["x" * 100000] * 3))
 
 
-def test_two_readers_get_the_same(daemon, box):
-    x = start(daemon, "box", "sh", "-c", "read go; seq 200000", stdin=True)
-    with Stream(daemon, "box", x["id"]) as a, Stream(daemon, "box", x["id"]) as b:
-        a.write(b"go\n")
-        got = []
-        t = threading.Thread(target=lambda: got.append(b.rest()))
-        t.start()
-        out = a.rest()
-        t.join(60)
-        assert got == [out] and digest(out[0]) == digest(b"".join(b"%d\n" % i for i in range(1, 200001)))
-
-
-def test_detach_keys(daemon, box):
-    with Pty(daemon, "exec", "-it", "box", "--", "sh", "-c",
-             "echo ready; read x; echo got $x; read x; exit $x") as t:
-        t.until(b"ready")
-        t.type(b"\x10\x11")
-        assert t.wait() == 0 and t.restored() and b"which goes on" in t.out
-        x = t.out.split(b"left exec ")[1].split(b",")[0].decode()
-    assert describe(daemon, "box", x)["state"] == "running"
-    with Pty(daemon, "attach", "--detach-keys", "ctrl-x", "box", x) as t:
-        t.until(b"ready")                       # from the beginning
-        t.type(b"hello\r")
-        t.until(b"got hello")
-        t.type(b"\x18")
-        assert t.wait() == 0 and t.restored()
-    assert describe(daemon, "box", x)["state"] == "running"
-    with Pty(daemon, "attach", "box", x) as t:
-        t.until(b"got hello")
-        t.type(b"8\r")
-        assert t.wait() == 8 and t.restored()
-
-
-def test_a_client_that_vanishes_ends_its_command(box):
-    p = box.daemon.popen("exec", "box", "--", "sh", "-c",
-                         "echo hup-missing > /workspace/hup; trap 'echo hup > /workspace/hup; exit' HUP; "
-                         "sleep 1000 & echo $$ $!; wait")
-    shell, child = p.stdout.readline().split()
-    assert not gone(box, int(shell))
-    p.kill()
-    p.communicate()
-    wait_until(lambda: gone(box, int(shell)), what="end of the shell")
-    wait_until(lambda: gone(box, int(child)), what="end of its child")
-    with open(box.workspace + "/hup") as f:
-        assert f.read() == "hup\n"              # it was told first
-
-
-def test_one_that_does_not_listen_is_ended_too(daemon, box):
-    x = start(daemon, "box", "sh", "-c", "trap '' HUP TERM; echo ready; sleep 1000; sleep 1000")
-    with Stream(daemon, "box", x["id"]) as s:
-        s.until(b"ready\n")
-    x = ended(daemon, "box", x["id"], 20)
-    assert (x["end"], x["signal"]) == ("signal", 9)
-
-
-def test_a_detached_one_lives_when_its_client_vanishes(daemon, box):
-    x = start(daemon, "box", "sh", "-c", "echo $$; read x; echo got $x", stdin=True, detach=True)
-    p = daemon.popen("attach", "box", x["id"])
-    pid = int(p.stdout.readline())
-    p.kill()
-    p.communicate()
-    time.sleep(4)           # nothing is to happen: longer than the grace before an end by force
-    assert not gone(box, pid) and describe(daemon, "box", x["id"])["state"] == "running"
-    r = daemon.sbx("attach", "box", x["id"], stdin=b"it\n")
-    assert (r.returncode, r.stdout) == (0, f"{pid}\ngot it\n")
-
-
-# ---- what is kept ------------------------------------------------------------------------------
-
-def test_the_ring_is_bounded_and_its_offsets_are_right(daemon, box):
-    lines, size = 196608, 3 * MIB               # 16 bytes each: a line says its offset
-    x = start(daemon, "box", "seq", "-f", "%015.0f", "0", str(lines - 1), detach=True)["id"]
-    d = ended(daemon, "box", x)
-    assert (d["stdout_end"], d["stdout_start"]) == (size, size - MIB)
-
-    def right(first, data):
-        assert first + len(data) == size
-        number = -(-first // 16)
-        assert data[-first % 16:] == b"".join(b"%015d\n" % i for i in range(number, lines))
-
-    first, lost, data = output(daemon, "box", x)
-    assert (first, lost) == (size - MIB, size - MIB)
-    right(first, data)
-    for offset in (0, size - MIB - 1, size - MIB, size - MIB + 5, size - 100, size):
-        one, two = output(daemon, "box", x, offset), output(daemon, "box", x, offset)
-        assert one == two
-        assert one[0] == max(offset, size - MIB) and one[1] == one[0] - offset
-        right(one[0], one[2])
-    with Stream(daemon, "box", x) as s:
-        out, _ = s.rest()
-        assert s.gaps == {1: size - MIB} and s.end["exit_code"] == 0
-        assert digest(out) == digest(data)
-    with Stream(daemon, "box", x, stdout_offset=size - 4096) as s:
-        assert s.rest()[0] == data[-4096:] and s.gaps == {}
-    r = daemon.sbx("attach", "box", x)
-    assert r.returncode == 0 and r.stdout.encode() == data
-    assert str(size - MIB) in r.stderr and "no longer kept" in r.stderr
-
-
-def test_nothing_is_lost_between_start_and_attach(daemon, box):
-    x = start(daemon, "box", "seq", "300000")
-    wait_until(lambda: describe(daemon, "box", x["id"])["stdout_end"] > 100000, what="output")
-    with Stream(daemon, "box", x["id"]) as s:
-        out, _ = s.rest()
-        assert s.gaps == {} and digest(out) == digest(b"".join(b"%d\n" % i for i in range(1, 300001)))
-
-
-def test_a_slow_reader_stops_its_own_stream_only(daemon, box):
-    size = 64 * MIB
-    box.sh(f"head -c {size} /dev/urandom > /tmp/big")
-    want = box.sh("sha256sum < /tmp/big").split()[0]
-    x = start(daemon, "box", "cat", "/tmp/big")["id"]
-    with Stream(daemon, "box", x) as s:
-        last = [-1]
-
-        def stands():
-            now = describe(daemon, "box", x)["stdout_end"]
-            same, last[0] = now == last[0] and now > 0, now
-            time.sleep(0.2)
-            return same
-        wait_until(stands, what="standstill")
-        assert last[0] < 4 * MIB                # bounded, the rest waits in the guest
-        slowest = 0
-        for i in range(10):
-            began = time.monotonic()
-            r = box.daemon.sbx("exec", "-i", "box", "md5sum", stdin=b"%d" % i)
-            assert r.stdout.split()[0] == hashlib.md5(b"%d" % i).hexdigest()
-            slowest = max(slowest, time.monotonic() - began)
-        assert slowest < 5
-        r = daemon.sbx("exec", "box", "head", "-c", str(8 * MIB), "/tmp/big", binary=True)
-        assert len(r.stdout) == 8 * MIB         # and another stream flows
-        assert describe(daemon, "box", x)["stdout_end"] == last[0]
-        out, _ = s.rest()
-        assert len(out) == size and digest(out) == want and s.gaps == {}
-        assert s.end["exit_code"] == 0
-    box.sh("rm /tmp/big")
-
-
-def test_a_hundred_at_once(daemon, box):
-    box.sh("rm -f /tmp/gate; mkfifo -m 666 /tmp/gate")
-    before = daemon.get("/v1/sandboxes/box")["execs_running"]
-    results, problems = {}, []
-
-    def one(i):
-        try:
-            results[i] = daemon.sbx("exec", "-i", "box", "--", "sh", "-c",
-                                    f"read x < /tmp/gate; cat; seq {i * 1000} {i * 1000 + 999}; "
-                                    f"echo err{i} >&2; exit {i}", stdin=b"in%d\n" % i)
-        except Exception as e:                  # all of them are wanted
-            problems.append((i, repr(e)))
-
-    threads = [threading.Thread(target=one, args=(i,)) for i in range(100)]
-    for t in threads:
-        t.start()
-    wait_until(lambda: daemon.get("/v1/sandboxes/box")["execs_running"] == before + 100,
-               what="hundred that run")
-    assert len([x for x in daemon.get("/v1/sandboxes/box/execs")["execs"]
-                if x["state"] == "running"]) == before + 100
-    # a reader that comes late blocks in open() again: so until all are through
-    keeper = daemon.popen("exec", "box", "--", "sh", "-c", "while :; do : > /tmp/gate; done")
-    for t in threads:
-        t.join(120)
-    keeper.kill()
-    keeper.communicate()
-    assert not problems and len(results) == 100, problems
-    for i, r in results.items():
-        want = f"in{i}\n" + "".join(f"{n}\n" for n in range(i * 1000, i * 1000 + 1000))
-        assert (r.returncode, r.stderr) == (i, f"err{i}\n"), (i, r.stderr)
-        assert r.stdout == want, i
-
-
-def test_a_hundred_short_ones_attached_late(daemon, box):
-    """More than are kept have ended before anybody attaches: their output is not thrown away."""
-    ids = [start(daemon, "box", "echo", str(i))["id"] for i in range(80)]
-    ended(daemon, "box", ids[-1])
-    for i, x in enumerate(ids):
-        with Stream(daemon, "box", x) as s:
-            assert s.rest() == (b"%d\n" % i, b"") and s.end["exit_code"] == 0
+def test_the_same_request_again_starts_nothing(daemon, box):
+    box.sh("rm -f /tmp/once")
+    body = {"command": ["sh", "-c", "echo x >> /tmp/once"], "detach": True}
+    answers = [daemon.request("POST", "/v1/sandboxes/box/execs", body, {"Idempotency-Key": "one-key"})
+               for _ in range(3)]
+    ids = {json.loads(a[2])["id"] for a in answers}
+    assert {a[0] for a in answers} == {201} and len(ids) == 1
+    ended(daemon, "box", ids.pop())
+    assert box.sh("cat /tmp/once") == "x\n"
+    status, _, answer = daemon.request("POST", "/v1/sandboxes/box/execs", {**body, "command": ["true"]},
+                                       {"Idempotency-Key": "one-key"})
+    assert (status, json.loads(answer)["error"]["code"]) == (422, "idempotency_mismatch")
 
 
 def test_list_and_inspect(daemon, box):
@@ -598,29 +428,3 @@ def test_list_and_inspect(daemon, box):
     assert row[0].split()[1:3] == ["exited", "130"]
     status, _, body = daemon.request("GET", "/v1/sandboxes/box/execs/0000000000000000")
     assert (status, json.loads(body)["error"]["code"]) == (404, "exec_not_found")
-
-
-def test_attach_without_the_upgrade_is_refused(daemon, box):
-    x = start(daemon, "box", "true", detach=True)
-    status, _, body = daemon.request("GET", f"/v1/sandboxes/box/execs/{x['id']}/attach")
-    assert (status, json.loads(body)["error"]["code"]) == (426, "upgrade_required")
-
-
-def test_run_ends_its_command_when_the_client_goes(daemon, box):
-    c = UnixConnection(daemon.socket)
-    c.request("POST", "/v1/sandboxes/box/run", json.dumps(
-        {"command": ["sh", "-c", "echo $$ > /tmp/run.pid; exec sleep 1000"]}))
-    pid = wait_until(lambda: box.daemon.sbx("exec", "box", "cat", "/tmp/run.pid").stdout.strip(),
-                     what="pid")
-    assert not gone(box, pid)
-    c.close()
-    wait_until(lambda: gone(box, pid), what="end of the command")
-
-
-def test_one_that_nobody_attaches_to_is_ended_in_the_end(box, abandoned):
-    def said(name):
-        with open(box.workspace + "/" + name) as f:
-            return f.read()
-    wait_until(lambda: said("attached") == "hup\n", what="end of an exec nobody attached to")
-    wait_until(lambda: gone(box, abandoned[0]), what="end of its process")
-    assert said("detached") == "ready\n" and not gone(box, abandoned[1])

@@ -39,8 +39,9 @@ def shell(t, *options):
 
 def test_size_is_right_at_the_first_byte_and_follows_the_window(tmux):
     tmux.line('"$SBX" exec -it box -- bash -c "stty size; trap \'stty size\' WINCH; '
-              'sleep 1000 & while :; do wait; done"; echo "status $?"')
-    tmux.until_line("31 97")
+              'echo s""et; sleep 1000 & while :; do wait; done"; echo "status $?"')
+    tmux.until_line("set")
+    assert "31 97" in tmux.lines()
     tmux.resize(20, 70)
     tmux.until_line("20 70")
     tmux.resize(41, 120)
