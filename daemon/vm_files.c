@@ -6,7 +6,7 @@
  *         vm/                        root, QEMU's group, 0710: disk.qcow2 (QEMU's uid)
  *         log/                       root 0711: console.log (QEMU's uid), agent.log (root)
  *     <runtime>/sandboxes/<id>/      root 0711
- *         vm/                        root, QEMU's group, 0710: agent.sock
+ *         vm/                        root 0700: agent.sock, which libvirt opens and hands to QEMU
  *         share.sock                 QEMU's uid
  *         execs/                     root 0700: output rings
  *
@@ -102,7 +102,7 @@ int vm_files_make(struct vm *vm, struct err *e)
         make_dir(vm, VMP_DISK_DIR, 0710, true, e) < 0 ||
         make_dir(vm, VMP_LOG_DIR, 0711, false, e) < 0 ||
         make_dir(vm, VMP_RUNTIME, 0711, false, e) < 0 ||
-        make_dir(vm, VMP_SOCK_DIR, 0710, true, e) < 0 ||
+        make_dir(vm, VMP_SOCK_DIR, 0700, false, e) < 0 ||
         make_dir(vm, VMP_RINGS, 0700, false, e) < 0)
         return -1;
     return open_log(vm, VMP_CONSOLE, true, &console, e);
