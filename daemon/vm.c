@@ -383,7 +383,11 @@ static void cancel_start(struct vm *vm)
 int vm_remove(struct vm *vm, bool force, struct err *e)
 {
     cancel_start(vm);
-    if (vm_job_begin(vm, deadline_in(JOB_WAIT_MS), e) < 0)
+    int r = vm_job_begin(vm, deadline_in(JOB_WAIT_MS), e);
+    pthread_mutex_lock(&vm->lock);
+    vm->cancel = false;             /* heard, or of no use: a later start is not this one's */
+    pthread_mutex_unlock(&vm->lock);
+    if (r < 0)
         return -1;
     autojob struct vm *job = vm;
     bool running = vm->row.state == VM_RUNNING;
