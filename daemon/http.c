@@ -107,7 +107,7 @@ static void turn_away(int fd)
 {
     static const char answer[] =
         "HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nContent-Type: application/json\r\n"
-        "Content-Length: 84\r\n\r\n"
+        "Content-Length: 81\r\n\r\n"
         "{\"error\":{\"code\":\"quota_exceeded\",\"message\":\"too many connections of this "
         "user\"}}";
 
