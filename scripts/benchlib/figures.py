@@ -34,7 +34,7 @@ class Report:
         print(f"\n{item}: {name}\n  {self.line(label, row['ours'], unit)}")
         for what, floor in floors:
             ratios = [f / o if inverse else o / f for o, f in zip(values, floor) if o > 0 and f > 0]
-            r = summary(ratios)
+            r = summary(ratios or [0.0])
             row["floors"].append({"what": what, "value": summary(floor), "ratio": r})
             print(f"  {self.line(what, summary(floor), unit)}"
                   f"   x {r['median']:.2f} ({r['q1']:.2f} .. {r['q3']:.2f})")

@@ -27,6 +27,15 @@ def pss(pid):
         return int(re.search(r"^Pss:\s+(\d+) kB", f.read(), re.M).group(1)) * 1024
 
 
+def cpu_ns(pid):
+    """CPU time of the threads a process has now."""
+    total = 0
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with contextlib.suppress(FileNotFoundError), open(f"/proc/{pid}/task/{task}/schedstat") as f:
+            total += int(f.read().split()[0])
+    return total
+
+
 def orphan_reaped_ms():
     """How long a process without a parent stays a zombie: it is for process 1 to notice. libvirt
     waits for that after it has ended a QEMU."""
