@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: MIT
 """Commands in a real guest: their input, output, signals, and how they end."""
 import base64
+import contextlib
 import json
 import os
 import signal
 import subprocess
-import threading
 import time
 
 import pytest
 from conftest import wait_until
-from streamclient import Stream, describe, digest, ended, fails, gone, post, start
+from streamclient import Stream, describe, digest, ended, fails, gone, output, post, start
 from terminals import Pty
 
 MIB = 1 << 20
@@ -71,6 +71,15 @@ def test_window_size_by_t_alone(box):
         t.until(b"37 91")
         t.process.send_signal(signal.SIGTERM)
         assert t.wait() == 143 and t.restored()
+
+
+def test_window_size_is_in_the_request_itself(daemon, box):
+    # detached: nobody is there to send it afterwards
+    with Pty(daemon, "exec", "-dt", "box", "stty", "size", rows=27, cols=85) as t:
+        assert t.wait() == 0
+        x = t.out.decode().strip()
+    ended(daemon, "box", x)
+    assert output(daemon, "box", x)[2] == b"27 85\r\n"
 
 
 def test_a_raw_terminal_passes_every_byte(daemon, box):
@@ -213,24 +222,29 @@ def test_signals_to_sbx_are_the_commands(box, signo):
 
 @pytest.mark.parametrize("signo", [signal.SIGINT, signal.SIGTERM])
 def test_a_forwarded_signal_that_kills_gives_128_and_its_number(box, signo):
-    # Input on its way that the command does not read may not hold the signal back.
+    p = box.daemon.popen("exec", "box", "--", "sh", "-c", "echo ready; exec sleep 1000",
+                         stdin=subprocess.DEVNULL)
+    assert p.stdout.readline() == b"ready\n"
+    p.send_signal(signo)
+    assert p.communicate(timeout=60) == (b"", b"") and p.returncode == 128 + signo
+
+
+def test_a_signal_does_not_wait_behind_input_nobody_reads(box):
     p = box.daemon.popen("exec", "-i", "box", "--", "sh", "-c", "echo ready; exec sleep 1000")
     assert p.stdout.readline() == b"ready\n"
-    feeder = threading.Thread(target=lambda: feed(p.stdin, bytes(8 * MIB)), daemon=True)
-    feeder.start()
-    p.send_signal(signo)
-    assert p.wait(60) == 128 + signo
-    feeder.join(10)
-    p.stdout.close()
-    p.stderr.close()
+    os.set_blocking(p.stdin.fileno(), False)
+    full = [time.monotonic()]
 
-
-def feed(pipe, data):
-    try:
-        pipe.write(data)
+    def stuck():
+        with contextlib.suppress(BlockingIOError):
+            os.write(p.stdin.fileno(), bytes(65536))
+            full[0] = time.monotonic()
+        return time.monotonic() - full[0] > 1
+    wait_until(stuck, what="full pipe")
+    p.send_signal(signal.SIGTERM)
+    assert p.wait(60) == 143
+    for pipe in (p.stdin, p.stdout, p.stderr):
         pipe.close()
-    except (BrokenPipeError, ValueError):
-        pass
 
 
 @pytest.mark.parametrize("name", ["TERM", "SIGTERM", "15"])
