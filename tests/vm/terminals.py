@@ -73,7 +73,8 @@ class Tmux:
         self.dir = tempfile.mkdtemp(prefix="sbxt.", dir="/tmp")
         self.env = {"PATH": os.environ["PATH"], "HOME": self.dir, "LC_ALL": "C.UTF-8",
                     "TERM": "xterm-256color", "TMUX_TMPDIR": self.dir, "SBX": os.path.abspath(SBX),
-                    "SBX_HOST": "unix://" + daemon.socket, "SHELL": "/bin/sh"}
+                    "SBX_HOST": "unix://" + daemon.socket, "SHELL": "/bin/sh",
+                    "HISTFILE": ""}
         with open(self.dir + "/conf", "w") as f:
             f.write("set -g status off\nset -g escape-time 0\n"
                     "set -g default-terminal screen-256color\nset -g remain-on-exit on\n")

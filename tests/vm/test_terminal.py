@@ -70,7 +70,8 @@ def test_keys_of_job_control(tmux, box):
     tmux.until("twice\ntwice")
     tmux.keys("C-d")
     tmux.until_line("cat 0")
-    tmux.line("(exit 5)")
+    tmux.line("clear; (exit 5)")
+    wait_until(lambda: tmux.screen().split() == ["guest>"], what="prompt")
     tmux.keys("C-d")
     tmux.until_line("status 5")
     same(tmux)
@@ -141,7 +142,7 @@ def test_wide_text_both_ways(tmux):
     assert tmux.says("#{cursor_x}") == str(len("guest> echo x") + 4)
     tmux.keys("Left", "Left", "BSpace", "End", "Enter")
     tmux.until_line("宽x")
-    tmux.keys("C-d")
+    tmux.line("exit")
     tmux.until_line("status 0")
 
 
