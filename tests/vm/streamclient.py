@@ -13,7 +13,7 @@ import json
 import socket
 import struct
 
-from conftest import SLOW, wait_until
+from conftest import wait_until
 
 STDIN, STDOUT, STDERR, RESIZE, SIGNAL, DETACH, EXIT, ERROR, GAP = range(9)
 
@@ -90,7 +90,7 @@ class Stream:
     def __init__(self, daemon, ref, exec_id, stdout_offset=0, stderr_offset=0):
         self.out, self.err, self.gaps, self.end = b"", b"", {}, None
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(SLOW)
+        self.sock.settimeout(60)
         self.sock.connect(daemon.socket)
         self.sock.sendall((
             f"GET /v1/sandboxes/{ref}/execs/{exec_id}/attach?stdout_offset={stdout_offset}"
