@@ -62,7 +62,8 @@ class Channel:
         while True:
             left = len(self.data) - self.at
             if left >= 16:
-                magic, epoch, stream, n, kind, fd = struct.unpack_from("<IIIHBB", self.data, self.at)
+                magic, epoch, stream, n, kind, fd = struct.unpack_from("<IIIHBB", self.data,
+                                                                       self.at)
                 if magic != MAGIC or epoch != self.epoch:
                     raise BenchError("the bare guest's channel is out of step")
                 if left >= 20 + n:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Samples, taken in turn, and what is said of them."""
+import random
 import statistics
 import sys
 import time
@@ -25,9 +26,9 @@ class Report:
         self.results = []
 
     def add(self, item, name, unit, ours, floors, inverse=False):
-        """ours: (label, values); floors: list of the same, values in step with ours, round by round.
-        A ratio says how much more ours costs; with `inverse` the values are rates, where more is
-        better, and the ratio is floor / ours."""
+        """ours: (label, values); floors: list of the same, values in step with ours, round by
+        round. A ratio says how much more ours costs; with `inverse` the values are rates, where
+        more is better, and the ratio is floor / ours."""
         label, values = ours
         row = {"item": item, "name": name, "unit": unit, "what": label, "ours": summary(values),
                "floors": []}
@@ -49,16 +50,17 @@ class Report:
 
 
 def rounds(n, contestants, until, block=1):
-    """Each round runs every contestant, beginning with another one each time, `block` times in a
-    row; the round's value is the block's median. A contestant returns seconds, or the value itself.
-    Ends early at `until`, after one round at least. Returns lists by name, in step."""
+    """Each round runs every contestant, in an order of chance so that none always follows the same
+    one, `block` times in a row; the round's value is the block's median. A contestant returns
+    seconds, or the value itself. Ends early at `until`, after one round at least. Returns lists by
+    name, in step."""
     values = {k: [] for k in contestants}
-    names = list(contestants)
+    order, chance = list(contestants), random.Random(1)
     for i in range(n):
         if i and time.monotonic() > until:
             break
-        at = i % len(names)
-        for k in names[at:] + names[:at]:
+        chance.shuffle(order)
+        for k in order:
             values[k].append(statistics.median(contestants[k]() for _ in range(block)))
     return values
 

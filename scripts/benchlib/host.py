@@ -31,8 +31,9 @@ def cpu_ns(pid):
     """CPU time of the threads a process has now."""
     total = 0
     for task in os.listdir(f"/proc/{pid}/task"):
-        with contextlib.suppress(FileNotFoundError), open(f"/proc/{pid}/task/{task}/schedstat") as f:
-            total += int(f.read().split()[0])
+        with contextlib.suppress(FileNotFoundError):
+            with open(f"/proc/{pid}/task/{task}/schedstat") as f:
+                total += int(f.read().split()[0])
     return total
 
 
@@ -101,7 +102,8 @@ class Daemon:
             shutil.rmtree(self.state + "/images", ignore_errors=True)
             subprocess.run(["cp", "-a", "--sparse=always", cached + "/images",
                             self.state + "/images"], check=True)
-        with contextlib.closing(sqlite3.connect(f"file:{cached}/sandboxd.db?mode=ro", uri=True)) as a, \
+        image_db = f"file:{cached}/sandboxd.db?mode=ro"
+        with contextlib.closing(sqlite3.connect(image_db, uri=True)) as a, \
                 contextlib.closing(sqlite3.connect(self.state + "/sandboxd.db")) as b:
             a.backup(b)
 

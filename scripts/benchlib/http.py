@@ -62,16 +62,17 @@ FLOOR_C = r"""
 #include <string.h>
 #include <unistd.h>
 static char body[1 << 20];
-static enum MHD_Result answer(void *arg, struct MHD_Connection *c, const char *url, const char *method,
-                              const char *version, const char *data, size_t *size, void **state)
+static enum MHD_Result answer(void *arg, struct MHD_Connection *c, const char *url,
+                              const char *method, const char *version, const char *data,
+                              size_t *size, void **state)
 {
     if (!*state) {      /* an answer to the first call would close the connection */
         *state = body;
         return MHD_YES;
     }
     size_t n = strtoul(url + 1, NULL, 10);
-    struct MHD_Response *r = MHD_create_response_from_buffer(n < sizeof(body) ? n : sizeof(body), body,
-                                                             MHD_RESPMEM_PERSISTENT);
+    struct MHD_Response *r = MHD_create_response_from_buffer(
+        n < sizeof(body) ? n : sizeof(body), body, MHD_RESPMEM_PERSISTENT);
     MHD_add_response_header(r, "Content-Type", "application/json");
     enum MHD_Result rc = MHD_queue_response(c, 200, r);
     MHD_destroy_response(r);
