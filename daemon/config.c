@@ -22,7 +22,7 @@ static bool is_dir(const char *s)
 {
     size_t n = strlen(s);
     return s[0] == '/' && n > 1 && n <= CONFIG_DIR_MAX && s[n - 1] != '/' && !strstr(s, "/../") &&
-           !strstr(s, "//");
+           (n < 3 || strcmp(s + n - 3, "/..") != 0) && !strstr(s, "//");
 }
 
 static bool is_path(const char *s)

@@ -527,6 +527,19 @@ int exec_resize(struct exec *x, uint16_t rows, uint16_t cols, struct err *e)
     return send_about(x, FRAME_RESIZE, payload, w.len, e);
 }
 
+void exec_keep(struct exec *x)
+{
+    struct exec_table *t = x->table;
+    pthread_mutex_lock(&t->lock);
+    if (!x->row.detach && x->phase != EXEC_ENDED) {
+        x->row.detach = true;
+        x->version++;
+        x->dirty = true;
+        exec_post_locked(t);
+    }
+    pthread_mutex_unlock(&t->lock);
+}
+
 void exec_end(struct exec *x)
 {
     struct exec_table *t = x->table;

@@ -88,6 +88,8 @@ int exec_signal(struct exec *x, uint32_t signo, struct err *e);
 int exec_resize(struct exec *x, uint16_t rows, uint16_t cols, struct err *e);
 /* SIGHUP, then SIGKILL after the grace time: for an abandoned exec. */
 void exec_end(struct exec *x);
+/* From now on as if created with detach, also for the next daemon: its client left on purpose. */
+void exec_keep(struct exec *x);
 
 /* A reader: holds credit back until it has taken the output. `notify_fd` is an eventfd (owned by
  * the reader) that becomes readable when there is more to read, the exec ended, or stdin may be

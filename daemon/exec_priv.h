@@ -51,7 +51,7 @@ struct exec_reader {
 struct exec {
     struct exec_table *table;   /* every reference given out holds one on the table too */
     unsigned refs;              /* atomic */
-    struct exec_row row;        /* pid, state, how, value, ended_at change: table's lock */
+    struct exec_row row;        /* detach, pid, state, how, value, ended_at change: table's lock */
 
     /* table's lock */
     pthread_cond_t changed;

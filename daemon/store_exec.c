@@ -51,6 +51,7 @@ int store_exec_update(struct store *st, const struct exec_row *r, struct err *e)
     bind_int(s, 4, r->how);
     bind_int(s, 5, r->value);
     bind_int(s, 6, r->ended_at);
+    bind_int(s, 7, r->detach);
     return store_step_done(st, s, e, "update exec");
 }
 
@@ -63,12 +64,23 @@ int store_exec_delete(struct store *st, const char *id, struct err *e)
     return store_step_done(st, s, e, "remove exec");
 }
 
+/* What was not given is "" in its column, which has no NULL. */
+static void empty_is_none(char **s)
+{
+    if (*s && !**s) {
+        free(*s);
+        *s = NULL;
+    }
+}
+
 static int read_row(sqlite3_stmt *s, struct exec_row *r, struct err *e)
 {
     if (column_id(s, 0, r->id, sizeof(r->id), e) < 0 ||
         column_id(s, 1, r->vm, sizeof(r->vm), e) < 0 || column_strv(s, 3, &r->command, e) < 0 ||
         column_text(s, 4, &r->user, e) < 0 || column_text(s, 5, &r->workdir, e) < 0)
         return -1;
+    empty_is_none(&r->user);
+    empty_is_none(&r->workdir);
     r->stream = (uint32_t)sqlite3_column_int64(s, 2);
     r->tty = sqlite3_column_int(s, 6) != 0;
     r->stdin_open = sqlite3_column_int(s, 7) != 0;

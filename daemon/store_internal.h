@@ -41,7 +41,8 @@
       "INSERT INTO exec(" EXEC_COLUMNS ") VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, "  \
       "?12, ?13, ?14, ?15)")                                                                      \
     X(ST_EXEC_UPDATE,                                                                             \
-      "UPDATE exec SET pid = ?2, state = ?3, how = ?4, value = ?5, ended_at = ?6 WHERE id = ?1")  \
+      "UPDATE exec SET pid = ?2, state = ?3, how = ?4, value = ?5, ended_at = ?6, detach = ?7 "    \
+      "WHERE id = ?1")                                                                             \
     X(ST_EXEC_DELETE, "DELETE FROM exec WHERE id = ?1")                                           \
     X(ST_EXEC_LIST, "SELECT " EXEC_COLUMNS " FROM exec WHERE vm = ?1 ORDER BY created_at, id")    \
     X(ST_IMAGE_INSERT,                                                                            \

@@ -355,6 +355,8 @@ static void attach_run(void *arg, const struct upgrade_io *io)
         step(a, io);
     if (a->leave == LEAVE_ERROR || a->leave == LEAVE_STOP)
         put_error(a);
+    if (a->leave == LEAVE_DETACHED)
+        exec_keep(a->exec);
     if (a->leave == LEAVE_STOP || a->leave == LEAVE_DETACHED)
         a->ended = true;        /* ended for us: it goes on */
     deliver(a, io);

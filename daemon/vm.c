@@ -24,6 +24,7 @@
 /* An orderly shutdown before removal: files of the workspace reach the host, the disk is lost
  * anyway. */
 #define REMOVE_GRACE_MS 3000
+#define NAME_TRIES 8
 
 AUTO_DEFINE(vmref, struct vm, vm_unref)
 
@@ -500,6 +501,23 @@ static void abandon(struct vm *vm)
                 "cannot clean up after a failed create; the next start of sandboxd will");
 }
 
+/* A name that we make up may be taken; then another one is. */
+static int insert_row(struct vms *v, const struct api_create_req *req, struct vm_row *row,
+                      struct err *e)
+{
+    char name[LIMIT_NAME + 1];
+
+    for (int tries = 0; store_vm_insert(v->store, row, e) < 0; tries++) {
+        if (req->name || e->code != ERR_NAME_IN_USE || tries == NAME_TRIES)
+            return -1;
+        *e = ERR_INIT;
+        free(take_ptr(row->name));
+        if (name_new(name, e) < 0 || dup_into(&row->name, name, e) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 int vms_create(struct vms *v, const struct caller *c, const struct api_create_req *req,
                struct api_sandbox *ret, struct err *e)
 {
@@ -512,7 +530,7 @@ int vms_create(struct vms *v, const struct caller *c, const struct api_create_re
         image_resolve(v->store, v->view, row.image_name, &image, e) < 0 ||
         dup_into(&row.image_digest, image.digest, e) < 0 || check_resources(&row, &image, e) < 0 ||
         open_workspace(v, c, req, &row, &workspace, e) < 0 ||
-        store_vm_insert(v->store, &row, e) < 0)
+        insert_row(v, req, &row, e) < 0)
         return -1;
     char id[LIMIT_ID + 1];
     memcpy(id, row.id, sizeof(id));

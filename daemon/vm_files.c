@@ -34,6 +34,7 @@ static const struct {
     [VMP_DISK] = { false, "/vm/disk.qcow2" },
     [VMP_LOG_DIR] = { false, "/log" },
     [VMP_CONSOLE] = { false, "/log/console.log" },
+    [VMP_SHARE_LOG] = { false, "/log/share.log" },
     [VMP_AGENT_LOG] = { false, "/log/agent.log" },
     [VMP_RUNTIME] = { true, "" },
     [VMP_SOCK_DIR] = { true, "/vm" },
@@ -198,7 +199,7 @@ void vm_log_line(struct vm *vm, const char *text, size_t len)
     pthread_mutex_unlock(&vm->log_lock);
 }
 
-static void cut_console(const char *path)
+static void cut_if_long(const char *path)
 {
     autoclose int fd = open(path, O_RDWR | O_APPEND | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
     struct stat sb;
@@ -214,9 +215,12 @@ void vm_log_sweep(struct vms *v)
     struct vm **list = vms_snapshot(v, &n);
 
     for (size_t i = 0; i < n; i++) {
-        autofree char *path = vm_path(v, list[i]->id, VMP_CONSOLE);
-        if (path && vm_is_running(list[i]))
-            cut_console(path);
+        autofree char *console = vm_path(v, list[i]->id, VMP_CONSOLE);
+        autofree char *share = vm_path(v, list[i]->id, VMP_SHARE_LOG);
+        if (!console || !share || !vm_is_running(list[i]))
+            continue;
+        cut_if_long(console);
+        cut_if_long(share);
     }
     vms_snapshot_done(list, n);
 }

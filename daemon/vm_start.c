@@ -96,14 +96,12 @@ static void undo_files(struct start *s)
 
 static int open_share_log(struct vm *vm, struct err *e)
 {
-    autofree char *dir = vm_path(vm->vms, vm->id, VMP_LOG_DIR);
+    autofree char *path = vm_path(vm->vms, vm->id, VMP_SHARE_LOG);
 
-    if (!dir)
+    if (!path)
         return err_nomem(e);
-    autoclose int dir_fd = open(dir, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    int fd = dir_fd < 0 ? -1
-                        : openat(dir_fd, "share.log",
-                                 O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    /* Appending: it may be cut while virtiofsd writes. */
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
         return err_sys(e, ERR_INTERNAL, errno, "cannot open the log of the file share");
     return fd;

@@ -54,8 +54,8 @@ void vm_close_guest(struct vm *vm)
     if (execs) {
         exec_table_close(execs);
         exec_table_unref(execs);
-        forget_execs(vm);
     }
+    forget_execs(vm);       /* also those of a guest that ended while no daemon was there */
     if (share.pid)
         share_stop(&share);
 }

@@ -252,9 +252,20 @@ def rule_no_machine_paths(p):
             yield name, text.count("\n", 0, m.start()) + 1, f"'{m.group(0)}' is of one machine"
 
 
+def rule_links_lead_somewhere(p):
+    """Relative links of the documentation."""
+    for name, text in p.text.items():
+        if not name.endswith(".md"):
+            continue
+        for m in re.finditer(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text):
+            path = os.path.join(p.root, os.path.dirname(name), m.group(1))
+            if not os.path.exists(path):
+                yield name, text.count("\n", 0, m.start()) + 1, f"{m.group(1)} does not exist"
+
+
 RULES = [rule_include_directions, rule_one_place_per_library, rule_banned_functions,
          rule_file_length, rule_file_names, rule_licence_line, rule_headers_open_with_a_comment,
-         rule_white_space, rule_tables_are_tied, rule_no_machine_paths]
+         rule_white_space, rule_tables_are_tied, rule_no_machine_paths, rule_links_lead_somewhere]
 
 
 def main():

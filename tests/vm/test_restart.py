@@ -55,6 +55,7 @@ def test_an_orderly_stop_lets_sandboxes_live(daemon):
 def test_what_ended_meanwhile_is_stopped_with_a_reason(daemon):
     d = daemon.workspace()
     daemon.ok("create", "--name", "dies", "--workspace", d)
+    daemon.ok("exec", "-d", "dies", "--", "sleep", "1000")
     daemon.stop(signal.SIGKILL)
     for pid in pids(daemon):
         os.kill(pid, signal.SIGKILL)
@@ -63,6 +64,7 @@ def test_what_ended_meanwhile_is_stopped_with_a_reason(daemon):
     box = daemon.get("/v1/sandboxes/dies")
     assert box["state"] == "stopped" and "while sandboxd was not running" in box["reason"], box
     daemon.ok("start", "dies")
+    assert daemon.get("/v1/sandboxes/dies/execs")["execs"] == []    # they ended with that guest
     assert daemon.ok("exec", "dies", "--", "echo", "again") == "again\n"
     daemon.ok("rm", "dies")
 
