@@ -93,7 +93,8 @@ void vms_snapshot_done(struct vm **list, size_t n);
 
 /* --- paths (vm_files.c) --- */
 enum vm_path { VMP_STATE, VMP_DISK_DIR, VMP_DISK, VMP_LOG_DIR, VMP_CONSOLE, VMP_AGENT_LOG,
-               VMP_SHARE_LOG, VMP_RUNTIME, VMP_SOCK_DIR, VMP_CHANNEL, VMP_SHARE_SOCK, VMP_RINGS, VMP_MAX };
+               VMP_SHARE_LOG, VMP_RUNTIME, VMP_SOCK_DIR, VMP_CHANNEL, VMP_SHARE_SOCK, VMP_RINGS,
+               VMP_MAX };
 /* Owned string or NULL (out of memory). */
 char *vm_path(const struct vms *v, const char *id, enum vm_path which);
 int vm_files_make(struct vm *vm, struct err *e);               /* directories, logs; idempotent */
@@ -104,7 +105,7 @@ uid_t vm_qemu_uid(const struct vm *vm);
 gid_t vm_qemu_gid(const struct vm *vm);
 /* A line for agent.log; cut and escaped. Any thread. */
 void vm_log_line(struct vm *vm, const char *text, size_t len);
-void vm_log_sweep(struct vms *v);                            /* keeps logs of machines within bounds */
+void vm_log_sweep(struct vms *v);  /* keeps the logs of machines within bounds */
 
 /* --- start and stop (vm_start.c, vm_stop.c); job holder only --- */
 int vm_start_steps(struct vm *vm, int workspace_fd, struct err *e);
