@@ -76,8 +76,6 @@ def test_each_of_two_readers_ends_it_by_vanishing_unless_detached(daemon, box):
     for detach in (False, True):
         x = start(daemon, "box", "sh", "-c", "read x; echo $x", stdin=True, detach=detach)
         with Stream(daemon, "box", x["id"]) as a:
-            with Stream(daemon, "box", x["id"]) as b:
-                b.detach()                      # says so: nothing happens
             Stream(daemon, "box", x["id"]).sock.close()
             if detach:
                 a.write(b"here\n")
