@@ -73,7 +73,10 @@ class Channel:
             if self.at:
                 del self.data[:self.at]
                 self.at = 0
-            more = self.sock.recv(1 << 18)
+            try:
+                more = self.sock.recv(1 << 18)
+            except OSError as e:
+                raise BenchError(f"the bare guest: {e}") from e
             if not more:
                 raise BenchError("the bare guest has ended")
             self.data += more
