@@ -477,8 +477,9 @@ int io_recv_fd(int sock, int64_t deadline, int *ret_fd, struct err *e)
     struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf,
                         .msg_controllen = sizeof(control.buf) };
     struct cmsghdr *c;
+    size_t count = 0;
     ssize_t n;
-    int fd = -1;
+    int fd;
 
     do {
         if (wait_turn(sock, POLLIN, deadline, e) < 0)
@@ -491,13 +492,16 @@ int io_recv_fd(int sock, int64_t deadline, int *ret_fd, struct err *e)
         return err_set(e, ERR_UNAVAILABLE, "the other side closed the connection");
 
     c = CMSG_FIRSTHDR(&m);
-    if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
-        c->cmsg_len == CMSG_LEN(sizeof(int)))
-        memcpy(&fd, CMSG_DATA(c), sizeof(int));
-    if (fd < 0 || m.msg_flags & MSG_CTRUNC) {
-        fd_close(fd);
+    if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
+        count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    if (count != 1 || m.msg_flags & MSG_CTRUNC) {
+        /* because of its alignment the buffer holds more than one, and those are ours now */
+        for (size_t i = 0; i < count; i++) {
+            memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
+            fd_close(fd);
+        }
         return err_set(e, ERR_UNAVAILABLE, "the message carried no descriptor, or too many");
     }
-    *ret_fd = fd;
+    memcpy(ret_fd, CMSG_DATA(c), sizeof(int));
     return 0;
 }

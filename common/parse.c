@@ -245,8 +245,10 @@ void format_time(int64_t us, char *buf)
         snprintf(buf, FORMAT_SIZE, "1970-01-01T00:00:00.000000Z");
         return;
     }
-    size_t n = strftime(buf, FORMAT_SIZE, "%Y-%m-%dT%H:%M:%S", &tm);
-    snprintf(buf + n, FORMAT_SIZE - n, ".%06uZ", (unsigned)rest % 1000000u);
+    /* not %Y, which leaves the zeros of early years out */
+    int n = snprintf(buf, FORMAT_SIZE, "%04d", tm.tm_year + 1900);
+    n += (int)strftime(buf + n, FORMAT_SIZE - (size_t)n, "-%m-%dT%H:%M:%S", &tm);
+    snprintf(buf + n, FORMAT_SIZE - (size_t)n, ".%06uZ", (unsigned)rest % 1000000u);
 }
 
 void format_size(uint64_t bytes, char *buf)
