@@ -213,9 +213,11 @@ def test_a_slow_reader_stops_its_own_stream_only(daemon, box):
 
 def test_the_slowest_reader_of_one_exec_sets_its_pace_while_it_is_there(daemon, box):
     size = 8 * MIB
-    x = start(daemon, "box", "sh", "-c", f"head -c {size} /dev/urandom | tee /tmp/two", detach=True)["id"]
+    x = start(daemon, "box", "sh", "-c", f"read go; head -c {size} /dev/urandom | tee /tmp/two",
+              stdin=True, detach=True)["id"]
     slow = Stream(daemon, "box", x)
     fast, got = Stream(daemon, "box", x), []
+    fast.write(b"go\n")                         # both are there from the first byte on
     t = threading.Thread(target=lambda: got.append(fast.rest()))
     t.start()
     last = [0]
