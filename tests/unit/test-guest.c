@@ -304,6 +304,27 @@ TEST(credit_is_kept_to_the_byte_and_stops_only_its_own)
     peer_free(p);
 }
 
+/* What is not to be sent yet is not read either: the command waits, not the agent's memory. */
+TEST(nothing_is_read_beyond_the_credit)
+{
+    struct agentpeer *p = peer_new();
+    struct peer_exec *x = start(p, &(struct peer_spec){ .script = "exec yes", .credit = 1000,
+                                                        .stingy = true });
+
+    peer_await_output(p, x, 1000);
+    peer_settle(p, 50);
+    for (uint64_t credit = 1000; credit < 400000; credit = credit * 3 + 1) {
+        peer_hello(p);
+        ASSERT_EQ(x->produced[0], x->len[0]);
+        peer_resume(p, x, x->len[0], 0);
+        peer_credit(p, x, 1, credit);
+        peer_await_output(p, x, credit);
+        peer_settle(p, 20);
+        ASSERT_EQ(x->len[0], credit);
+    }
+    peer_free(p);
+}
+
 TEST_LIMIT(many_at_once, 60)
 {
     struct agentpeer *p = peer_new();
