@@ -104,7 +104,8 @@ TEST(a_message_is_one_printable_line)
 {
     struct err e = ERR_INIT;
 
-    err_set(&e, ERR_INVALID, "a\nb\tc\x1b[31m \xff\xfe \x7f caf\xc3\xa9 \xe2\x80\xae" "x \xc2\x9b" "y");
+    err_set(&e, ERR_INVALID,
+            "a\nb\tc\x1b[31m \xff\xfe \x7f caf\xc3\xa9 \xe2\x80\xae" "x \xc2\x9b" "y");
     ASSERT_STREQ(e.msg, "a?b?c?[31m ?? ? caf\xc3\xa9 ?x ?y");
     err_hint(&e, "one\ntwo\xc3");
     ASSERT_STREQ(e.hint, "one?two?");

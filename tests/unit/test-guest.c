@@ -6,6 +6,7 @@
 #include "tests/fakes/agentpeer.h"
 #include "common/auto.h"
 #include "common/io.h"
+#include "common/proc.h"
 #include "tests/harness/test.h"
 
 #include <fcntl.h>
@@ -91,7 +92,8 @@ TEST(ends_by_signal_and_by_time)
 TEST(what_cannot_start_says_why)
 {
     static const char *const none[] = { "no-such-program", NULL };
-    static const char *const absolute[] = { "/no/such", NULL }, *const file[] = { "/etc/passwd", NULL };
+    static const char *const absolute[] = { "/no/such", NULL };
+    static const char *const file[] = { "/etc/passwd", NULL };
     struct agentpeer *p = peer_new();
 
     await_failure(p, peer_exec(p, &(struct peer_spec){ .argv = none }), EXEC_FAIL_NOT_FOUND);
@@ -234,7 +236,7 @@ TEST(a_terminal_has_size_line_discipline_and_keys)
     struct agentpeer *p = peer_new();
     struct peer_exec *x = start(p, &(struct peer_spec){
         .tty = true, .stdin = true, .rows = 33, .cols = 101,
-        .script = "trap 'echo winch' WINCH; stty size; read a; stty size; echo got-$a; "
+        .script = "stty size; read a; stty size; echo got-$a; "
                   "tty -s && echo tty; exec cat" });
 
     await_text(p, x, "33 101\r\n");
@@ -252,8 +254,13 @@ TEST(a_terminal_has_size_line_discipline_and_keys)
     ASSERT_EQ(x->how, EXIT_CODE);
     ASSERT_EQ(x->value, 0);
     ASSERT_EQ(x->end[1], 0);
-    x = start(p, &(struct peer_spec){ .tty = true, .stdin = true, .script = "stty size; sleep 60" });
+    x = start(p, &(struct peer_spec){ .tty = true, .stdin = true,
+                                      .script = "stty size; trap 'stty size' WINCH;"
+                                                "while :; do sleep 0.05; done" });
     await_text(p, x, "24 80\r\n");
+    peer_settle(p, 100);
+    peer_send(p, FRAME_RESIZE, 0, x->stream, size, 4);      /* and the command hears of it */
+    await_text(p, x, "44 200\r\n");
     peer_stdin(p, x, "\x03", 1);
     peer_await_end(p, x);
     ASSERT_EQ(x->how, EXIT_SIGNAL);
@@ -432,7 +439,8 @@ TEST(orphans_are_reaped)
     const char *agent = getenv("SBX_AGENT");
 
     SKIP_IF(!agent, "SBX_AGENT does not name the agent");
-    SKIP_IF(system("unshare -pf --mount-proc true 2>/dev/null") != 0, "no namespaces here");
+    static const char *const attempt[] = { "unshare", "-pf", "--mount-proc", "true", NULL };
+    SKIP_IF(proc_run(attempt, deadline_in(5000), 0, NULL, &e) < 0, "no namespaces: %s", e.msg);
     int n = asprintf(&wrapper, "#!/bin/sh\nexec unshare -pf --mount-proc '%s' \"$@\"\n", agent);
     ASSERT_GT(n, 0);
     ASSERT_OK(io_write_file_at(AT_FDCWD, test_path("agent"), wrapper, (size_t)n, 0755, &e), e);

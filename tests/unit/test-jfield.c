@@ -275,7 +275,8 @@ TEST(base64_is_strict)
         { "Zm9vYg==", "foob", 4 }, { "+/+/", "\xfb\xff\xbf", 3 }, { "AAAA", "\0\0\0", 3 },
     };
     static const char *const bad[] = { "Z", "Zg", "Zg=", "Zh==", "Zm9=", "====", "Z===", "Zg==Zg==",
-                                       "Zm9v\n", "Zm 9", "-_-_", "Zg=g", "Zm9vZg=", "\xff\xff\xff\xff" };
+                                       "Zm9v\n", "Zm 9", "-_-_", "Zg=g", "Zm9vZg=",
+                                       "\xff\xff\xff\xff" };
     uint8_t out[16];
     size_t len;
 

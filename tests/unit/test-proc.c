@@ -87,7 +87,8 @@ TEST(the_path_of_the_caller_is_not_searched)
     struct err e = ERR_INIT;
     static const char *const argv[] = { "only-in-path", NULL };
 
-    ASSERT_OK(io_write_file_at(AT_FDCWD, test_path("only-in-path"), "#!/bin/sh\n", 10, 0755, &e), e);
+    ASSERT_OK(io_write_file_at(AT_FDCWD, test_path("only-in-path"), "#!/bin/sh\n", 10, 0755, &e),
+              e);
     setenv("PATH", test_dir(), 1);
     ASSERT_ERR(proc_run(argv, deadline_in(5000), 1, NULL, &e), e, ERR_UNAVAILABLE);
 }

@@ -150,7 +150,8 @@ TEST(log_values_are_quoted_where_needed)
 TEST(text_cannot_drive_a_terminal)
 {
     autosbuf struct sbuf b = SBUF(1000);
-    static const char in[] = "say \"hi\" \x1b]0;t\x07 \xe2\x80\xae" "rtl \xc2\x9b" "c1 \\ \xf0\x9f\x99\x82";
+    static const char in[] = "say \"hi\" \x1b]0;t\x07 \xe2\x80\xae" "rtl "
+                             "\xc2\x9b" "c1 \\ \xf0\x9f\x99\x82";
 
     sbuf_text(&b, in, sizeof(in) - 1);
     ASSERT_STREQ(sbuf_str(&b), "say \"hi\" \\x1b]0;t\\x07 \\xe2\\x80\\xaertl \\xc2\\x9bc1 \\\\ "
