@@ -238,6 +238,7 @@ static int make_kernel(struct build *b, struct err *e)
     autofree uint8_t *elf = NULL;
     autoclose int dir = open(b->work, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     size_t bz_len = 0, elf_len = 0;
+    const char *why = NULL;
 
     step(b, "unpacking the kernel");
     if (find_kernel(b, e) < 0)
@@ -246,10 +247,15 @@ static int make_kernel(struct build *b, struct err *e)
         return err_nomem(e);
     if (dir < 0)
         return err_sys(e, ERR_INTERNAL, errno, "%s", b->work);
-    if (io_read_file_at(AT_FDCWD, from, KERNEL_FILE_MAX, &bz, &bz_len, e) < 0 ||
-        image_kernel_unpack((const uint8_t *)bz, bz_len, &elf, &elf_len, e) < 0)
+    if (io_read_file_at(AT_FDCWD, from, KERNEL_FILE_MAX, &bz, &bz_len, e) < 0)
         return -1;
-    return io_write_file_at(dir, "kernel", elf, elf_len, 0644, e);
+    int r = image_kernel_unpack((const uint8_t *)bz, bz_len, &elf, &elf_len, &why, e);
+    if (r < 0)
+        return -1;
+    if (r == 0)
+        step(b, why);   /* boots as Debian ships it */
+    return r ? io_write_file_at(dir, "kernel", elf, elf_len, 0644, e)
+             : io_write_file_at(dir, "kernel", bz, bz_len, 0644, e);
 }
 
 /* The modules stay in a corner of the image: an initrd can be made again without the tree. */

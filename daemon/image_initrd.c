@@ -77,10 +77,27 @@ static int add_with_needs(const char *dep, const char *line, struct strv *out, u
     return strv_add_take(out, &path, e);
 }
 
-int image_modules_order(const char *dep, const struct strv *wanted, struct strv *out, struct err *e)
+/* modules.builtin has one path a line. */
+static bool is_builtin(const char *builtin, const char *name)
+{
+    for (const char *line = builtin; *line;) {
+        size_t n = strcspn(line, "\n");
+        if (is_module(line, n, name))
+            return true;
+        line += n + (line[n] == '\n');
+    }
+    return false;
+}
+
+int image_modules_order(const char *dep, const char *builtin, const struct strv *wanted,
+                        struct strv *out, struct err *e)
 {
     for (size_t i = 0; i < wanted->n; i++) {
         const char *line = dep_line(dep, NULL, 0, wanted->items[i]);
+        if (!line && !is_builtin(builtin, wanted->items[i])) {
+            err_set(e, ERR_INVALID, "this kernel has no module '%s'", wanted->items[i]);
+            return err_hint(e, "the recipe's file `modules` names what the guest boots with");
+        }
         if (line && add_with_needs(dep, line, out, 0, e) < 0)
             return -1;
     }
@@ -191,17 +208,19 @@ int image_initrd_write(const char *path, const char *agent, const char *modules_
                        const struct strv *wanted, struct err *e)
 {
     autotype(writer) struct archive *a = archive_write_new();
-    autofree char *dep = NULL, *agent_data = NULL;
-    autosbuf struct sbuf dep_path = SBUF(LIMIT_PATH);
+    autofree char *dep = NULL, *builtin = NULL, *agent_data = NULL;
+    autosbuf struct sbuf dep_path = SBUF(LIMIT_PATH), builtin_path = SBUF(LIMIT_PATH);
     autostrv struct strv order = STRV_INIT;
     size_t agent_len = 0;
 
     if (!a)
         return err_nomem(e);
     sbuf_fmt(&dep_path, "%s/modules.dep", modules_dir);
+    sbuf_fmt(&builtin_path, "%s/modules.builtin", modules_dir);
     if (io_read_file_at(AT_FDCWD, sbuf_str(&dep_path), DEP_MAX, &dep, NULL, e) < 0 ||
+        io_read_file_at(AT_FDCWD, sbuf_str(&builtin_path), DEP_MAX, &builtin, NULL, e) < 0 ||
         io_read_file_at(AT_FDCWD, agent, AGENT_MAX, &agent_data, &agent_len, e) < 0 ||
-        image_modules_order(dep, wanted, &order, e) < 0)
+        image_modules_order(dep, builtin, wanted, &order, e) < 0)
         return -1;
     autoclose int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (fd < 0)
