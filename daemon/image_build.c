@@ -425,12 +425,16 @@ static const struct image_row *same_base(const struct build *b, const struct row
 {
     for (size_t i = r->n; i-- > 0;) {
         const struct image_row *row = &r->row[i];
-        autofree char *root = NULL;
+        autofree char *root = NULL, *initrd = NULL;
         bool same = strncmp(row->recipe, b->base_hash, IMAGE_HEX - 1) == 0;
         if (agent_too)
             same = same && strlen(row->recipe) == 2 * IMAGE_HEX - 1 && row->name &&
                    strcmp(row->recipe + IMAGE_HEX, b->agent_hash) == 0 &&
                    strcmp(row->name, b->opts->name) == 0;
+        /* Images of an earlier version may lack the room. */
+        if (same && agent_too)
+            same = asprintf(&initrd, "%s/%s/initrd", b->images, row->digest + 7) >= 0 &&
+                   image_initrd_leaves_room(initrd);
         if (same && asprintf(&root, "%s/%s/root.img", b->images, row->digest + 7) >= 0 &&
             access(root, R_OK) == 0)
             return row;

@@ -204,6 +204,31 @@ static int write_archive(struct archive *a, int fd, const char *agent, size_t ag
     return archive_write_close(a) == ARCHIVE_OK ? 0 : archive_err(a, "initrd", e);
 }
 
+/* QEMU puts an initrd at the top of memory, down from the last byte to a whole page, and on a
+ * microvm without regard for the ACPI tables, which the firmware has put at the very top: 1 to 2 KiB. What
+ * the page leaves free has to be more than that, or the kernel reads the end of the initrd for its
+ * tables and does not come far. So the size is a few bytes more than whole pages; the kernel passes
+ * over zeros after the archive. */
+#define PAGE 4096u
+#define PAGE_USED 4u
+
+static int leave_room(int fd, struct err *e)
+{
+    struct stat st;
+
+    if (fstat(fd, &st) < 0)
+        return err_sys(e, ERR_INTERNAL, errno, "initrd");
+    off_t size = (st.st_size - PAGE_USED + PAGE - 1) / PAGE * PAGE + PAGE_USED;
+    return ftruncate(fd, size) < 0 ? err_sys(e, ERR_INTERNAL, errno, "initrd") : 0;
+}
+
+bool image_initrd_leaves_room(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) == 0 && st.st_size % PAGE == PAGE_USED;
+}
+
 int image_initrd_write(const char *path, const char *agent, const char *modules_dir,
                        const struct strv *wanted, struct err *e)
 {
@@ -225,5 +250,7 @@ int image_initrd_write(const char *path, const char *agent, const char *modules_
     autoclose int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (fd < 0)
         return err_sys(e, ERR_INTERNAL, errno, "cannot make %s", path);
-    return write_archive(a, fd, agent_data, agent_len, modules_dir, &order, e);
+    if (write_archive(a, fd, agent_data, agent_len, modules_dir, &order, e) < 0)
+        return -1;
+    return leave_room(fd, e);
 }

@@ -37,6 +37,8 @@ bool image_kernel_has_pvh(const uint8_t *elf, size_t len);
  * that are built in are passed over; one that this kernel does not have is ERR_INVALID. */
 int image_initrd_write(const char *path, const char *agent, const char *modules_dir,
                        const struct strv *wanted, struct err *e);
+/* Is its size as image_initrd_write() makes it, so that the firmware's tables have room? */
+bool image_initrd_leaves_room(const char *path);
 /* Files below modules_dir in order of insertion, by the texts of modules.dep and modules.builtin.
  * Exposed for tests. */
 int image_modules_order(const char *dep, const char *builtin, const struct strv *wanted,
