@@ -130,8 +130,13 @@ static void check_cmdline(enum machine m, enum accel a, uint32_t khz, bool seria
 TEST(command_lines)
 {
     check_cmdline(MACHINE_MICROVM, ACCEL_TCG, 2596096, false, "tsc_early_khz=2596096", "ttyS0");
-    check_cmdline(MACHINE_MICROVM, ACCEL_TCG, 0, false, "console=hvc0", "tsc_early_khz");
     check_cmdline(MACHINE_MICROVM, ACCEL_KVM, 2596096, false, "quiet", "tsc_early_khz");
+    check_cmdline(MACHINE_MICROVM, ACCEL_KVM, 0, false, "console=hvc0", "tsc");
+    check_cmdline(MACHINE_MICROVM, ACCEL_TCG, 2596096, false, "tsc=reliable", "ttyS0");
+    struct err e = ERR_INIT;
+    char *line = NULL;
+    ASSERT_ERR(domxml_cmdline(MACHINE_MICROVM, ACCEL_TCG, 0, false, &line, &e), e, ERR_UNAVAILABLE);
+    ASSERT_CONTAINS(e.hint, "q35");
     check_cmdline(MACHINE_Q35, ACCEL_TCG, 1000000, true, "console=ttyS0", "quiet");
     check_cmdline(MACHINE_Q35, ACCEL_TCG, 1000000, true, "tsc_early_khz", "pci=off");
 }
