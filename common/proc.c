@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -398,6 +399,16 @@ static int serve(int pidfd, struct sink *out, struct sink *err_sink, int64_t dea
     }
 }
 
+/* The caller's thread waits for it, so it has no business when that thread is gone. */
+static int die_with_caller(void *arg)
+{
+    const pid_t *caller = arg;
+
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
+        return errno;
+    return getppid() == *caller ? 0 : ESRCH;
+}
+
 int proc_run(const char *const *argv, int64_t deadline, size_t max_out, char **ret_out,
              struct err *e)
 {
@@ -406,7 +417,9 @@ int proc_run(const char *const *argv, int64_t deadline, size_t max_out, char **r
     autoclose int out_w = -1;
     autoclose int err_w = -1;
     autoclose int pidfd = -1;
-    struct proc_spec spec = { .argv = argv, .stdin_fd = -1, .new_session = true };
+    pid_t caller = getpid();
+    struct proc_spec spec = { .argv = argv, .stdin_fd = -1, .new_session = true,
+                              .prepare = die_with_caller, .prepare_arg = &caller };
     int status = 0, r;
     pid_t pid;
 

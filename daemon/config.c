@@ -93,6 +93,8 @@ static const struct jfield config_table[] = {
        .def = 2 * GIB),
     JF(struct config, default_disk, JT_U64, .min = LIMIT_DISK_MIN, .max = LIMIT_DISK_MAX,
        .def = 20 * GIB),
+    JF(struct config, start_timeout_ms, JT_U32, .min = 1000, .max = DEADLINE_CREATE,
+       .def = DEADLINE_GUEST_HELLO),
     /* what ordinary users and their subordinate ranges have lies below or is not ours to take */
     JF(struct config, uid_base, JT_U32, .min = 65536, .max = UINT32_MAX - LIMIT_SANDBOXES - 2,
        .def = 1879048192),

@@ -24,6 +24,7 @@ struct config {
     uint32_t default_cpus;  /* 2, or what the host has */
     uint64_t default_memory;/* 2 GiB */
     uint64_t default_disk;  /* 20 GiB */
+    uint32_t start_timeout_ms; /* from power on to the guest that is ready: 120000 */
     uint32_t uid_base;      /* first uid of the range given to QEMU processes: 1879048192 */
     char *console;          /* "hvc0" fast and quiet, "serial" with all kernel messages */
     char *log_level;        /* err warning notice info debug */

@@ -92,7 +92,7 @@ int image_resolve(struct store *st, const char *view_dir, const char *ref, struc
         image_paths_done(&p);
         return err_nomem(e);
     }
-    if (access(p.root, R_OK) < 0) {
+    if (access(p.root, R_OK) < 0 || access(p.kernel, R_OK) < 0 || access(p.initrd, R_OK) < 0) {
         image_paths_done(&p);
         err_set(e, ERR_IMAGE_NOT_FOUND, "the files of image '%s' are missing", ref);
         return err_hint(e, "build it again with `sandboxd image build`");
@@ -175,5 +175,11 @@ int image_remove(struct store *st, const char *state_dir, const char *ref, struc
     autoclose int fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return err_sys(e, ERR_INTERNAL, errno, "cannot open %s", dir);
-    return io_remove_tree(fd, row->digest + 7, e);
+    /* At once no image any more, whatever becomes of the rest of it. */
+    autofree char *gone = NULL;
+    if (asprintf(&gone, ".gone-%s", row->digest + 7) < 0)
+        return err_nomem(e);
+    if (renameat(fd, row->digest + 7, fd, gone) < 0)
+        return errno == ENOENT ? 0 : err_sys(e, ERR_INTERNAL, errno, "cannot remove %s", gone);
+    return io_remove_tree(fd, gone, e);
 }

@@ -198,6 +198,13 @@ static int make_tree(struct build *b, struct err *e)
     step(b, "installing Debian packages");
     if (!hook)
         return err_nomem(e);
+    /* In a pid and mount namespace of its own, whose end is the end of all that runs and is mounted
+     * in it: a build that is killed leaves nothing but its directory. */
+    static const char *const confined[] = { "unshare", "--fork", "--pid", "--mount-proc",
+                                            "--kill-child=KILL", "--" };
+    for (size_t i = 0; i < ARRAY_SIZE(confined); i++)
+        if (strv_add(&argv, confined[i], e) < 0)
+            return -1;
     if (strv_add(&argv, "mmdebstrap", e) < 0 || strv_add(&argv, "--variant=minbase", e) < 0 ||
         strv_add(&argv, "--quiet", e) < 0 ||
         strv_add(&argv, "--aptopt=APT::Install-Recommends \"false\"", e) < 0 ||
@@ -353,6 +360,28 @@ static int write_json(const struct build *b, const struct image_row *row, struct
     return io_write_file_at(dir, "image.json", sbuf_str(&text), text.len, 0644, e);
 }
 
+/* The first BASE_PARTS take long to make. */
+static const char *const image_parts[] = { "kernel", "root.img", "modules", "initrd",
+                                           "image.json" };
+#define BASE_PARTS 3
+
+/* Has `dir` the first n parts of an image, and, with `like`, each as large as there? */
+static bool has_parts(const char *dir, size_t n, const char *like)
+{
+    for (size_t i = 0; i < n; i++) {
+        autofree char *part = join(dir, image_parts[i]);
+        autofree char *other = like ? join(like, image_parts[i]) : NULL;
+        struct stat a, b;
+        if (!part || stat(part, &a) < 0)
+            return false;
+        if (S_ISDIR(a.st_mode))
+            continue;
+        if (a.st_size == 0 || (like && (!other || stat(other, &b) < 0 || a.st_size != b.st_size)))
+            return false;
+    }
+    return true;
+}
+
 static int place(struct build *b, const char *hex, struct err *e)
 {
     autofree char *to = join(b->images, hex);
@@ -365,7 +394,12 @@ static int place(struct build *b, const char *hex, struct err *e)
     if (rename(b->work, to) < 0) {
         if (errno != EEXIST && errno != ENOTEMPTY)
             return err_sys(e, ERR_INTERNAL, errno, "cannot place %s", to);
-        io_remove_tree(AT_FDCWD, b->work, &ignored);    /* the very same is there already */
+        /* The very same is there already; if it was damaged since, it is exchanged. Machines that
+         * run on it keep what they have open. */
+        if (!has_parts(to, ARRAY_SIZE(image_parts), b->work) &&
+            renameat2(AT_FDCWD, b->work, AT_FDCWD, to, RENAME_EXCHANGE) < 0)
+            return err_sys(e, ERR_INTERNAL, errno, "cannot place %s", to);
+        io_remove_tree(AT_FDCWD, b->work, &ignored);
     }
     free(take_ptr(b->work));
     return fsync_path(b->images, e);
@@ -425,7 +459,7 @@ static const struct image_row *same_base(const struct build *b, const struct row
 {
     for (size_t i = r->n; i-- > 0;) {
         const struct image_row *row = &r->row[i];
-        autofree char *root = NULL, *initrd = NULL;
+        autofree char *dir = NULL, *initrd = NULL;
         bool same = strncmp(row->recipe, b->base_hash, IMAGE_HEX - 1) == 0;
         if (agent_too)
             same = same && strlen(row->recipe) == 2 * IMAGE_HEX - 1 && row->name &&
@@ -435,8 +469,8 @@ static const struct image_row *same_base(const struct build *b, const struct row
         if (same && agent_too)
             same = asprintf(&initrd, "%s/%s/initrd", b->images, row->digest + 7) >= 0 &&
                    image_initrd_leaves_room(initrd);
-        if (same && asprintf(&root, "%s/%s/root.img", b->images, row->digest + 7) >= 0 &&
-            access(root, R_OK) == 0)
+        if (same && asprintf(&dir, "%s/%s", b->images, row->digest + 7) >= 0 &&
+            has_parts(dir, agent_too ? ARRAY_SIZE(image_parts) : BASE_PARTS, NULL))
             return row;
     }
     return NULL;
@@ -476,24 +510,43 @@ static int build_new(struct build *b, struct err *e)
 static int begin(struct build *b, struct err *e)
 {
     autofree char *lock = join(b->images, ".lock");
-    DIR *d;
-    struct dirent *de;
 
     if (!lock || io_mkdir(b->images, 0755, e) < 0)
         return lock ? -1 : err_nomem(e);
     b->lock = open(lock, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (b->lock < 0 || flock(b->lock, LOCK_EX) < 0)
-        return err_sys(e, ERR_INTERNAL, errno, "cannot lock %s", lock);
-    d = opendir(b->images);
-    while (d && (de = readdir(d))) {
-        if (strncmp(de->d_name, ".build-", 7) == 0 && io_remove_tree(dirfd(d), de->d_name, e) < 0) {
-            closedir(d);
-            return -1;
+    if (b->lock < 0)
+        return err_sys(e, ERR_INTERNAL, errno, "cannot open %s", lock);
+    if (flock(b->lock, LOCK_EX | LOCK_NB) == 0)
+        return 0;
+    step(b, "another build is under way, waiting for its end");
+    return flock(b->lock, LOCK_EX) == 0
+               ? 0 : err_sys(e, ERR_INTERNAL, errno, "cannot lock %s", lock);
+}
+
+/* What builds and removals left that were cut off, and directories that no row names. Under the
+ * lock, so nobody else's. */
+static int sweep(const struct build *b, const struct rows *r, struct err *e)
+{
+    DIR *d = opendir(b->images);
+    struct dirent *de;
+    int rc = 0;
+
+    if (!d)
+        return err_sys(e, ERR_INTERNAL, errno, "cannot read %s", b->images);
+    while (rc == 0 && (de = readdir(d))) {
+        bool left = strncmp(de->d_name, ".build-", 7) == 0 ||
+                    strncmp(de->d_name, ".gone-", 6) == 0;
+        if (strlen(de->d_name) == IMAGE_HEX - 1 &&
+            strspn(de->d_name, "0123456789abcdef") == IMAGE_HEX - 1) {
+            left = true;
+            for (size_t i = 0; i < r->n && left; i++)
+                left = strcmp(r->row[i].digest + 7, de->d_name) != 0;
         }
+        if (left)
+            rc = io_remove_tree(dirfd(d), de->d_name, e);
     }
-    if (d)
-        closedir(d);
-    return 0;
+    closedir(d);
+    return rc;
 }
 
 static int make_work(struct build *b, struct err *e)
@@ -524,7 +577,8 @@ int image_build(struct store *st, const char *state_dir, const struct image_buil
         return err_nomem(e);
     if (!name_valid(opts->name) || !name_valid(opts->variant))
         return err_set(e, ERR_INVALID, "'%s' cannot be the name of an image", opts->name);
-    if (load_recipe(&b, e) < 0 || begin(&b, e) < 0 || store_image_list(st, &r.row, &r.n, e) < 0)
+    if (load_recipe(&b, e) < 0 || begin(&b, e) < 0 || store_image_list(st, &r.row, &r.n, e) < 0 ||
+        sweep(&b, &r, e) < 0)
         return -1;
     const struct image_row *current = opts->if_missing ? same_base(&b, &r, true) : NULL;
     if (current)

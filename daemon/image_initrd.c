@@ -205,10 +205,10 @@ static int write_archive(struct archive *a, int fd, const char *agent, size_t ag
 }
 
 /* QEMU puts an initrd at the top of memory, down from the last byte to a whole page, and on a
- * microvm without regard for the ACPI tables, which the firmware has put at the very top: 1 to 2 KiB. What
- * the page leaves free has to be more than that, or the kernel reads the end of the initrd for its
- * tables and does not come far. So the size is a few bytes more than whole pages; the kernel passes
- * over zeros after the archive. */
+ * microvm without regard for the ACPI tables, which the firmware has put at the very top: 1 to
+ * 2 KiB. What the page leaves free has to be more than that, or the kernel reads the end of the
+ * initrd for its tables and does not come far. So the size is a few bytes more than whole pages;
+ * the kernel passes over zeros after the archive. */
 #define PAGE 4096u
 #define PAGE_USED 4u
 

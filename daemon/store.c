@@ -8,6 +8,7 @@
  */
 #include "daemon/store_internal.h"
 #include "common/auto.h"
+#include "common/io.h"
 #include "common/sbuf.h"
 #include "daemon/store_steps.h"
 
@@ -16,6 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+
+#define BUSY_MS 5000    /* what another process that has the database open is waited for */
 
 static const char *const statement_text[] = {
 #define STORE_TEXT(id, sql) [id] = sql,
@@ -238,6 +241,22 @@ static int make_private(const char *path, struct err *e)
     return 0;
 }
 
+/* Two that turn a new file to WAL at once would wait for each other, so SQLite tells one of them
+ * "busy" without asking its busy handler (sqlite3_busy_handler()): here is the wait for that. */
+static int set_wal(struct store *st, const char *path, struct err *e)
+{
+    int64_t deadline = deadline_in(BUSY_MS);
+
+    for (;;) {
+        int r = sqlite3_exec(st->db, "PRAGMA journal_mode = WAL", NULL, NULL, NULL);
+        if (r == SQLITE_OK)
+            return 0;
+        if (r != SQLITE_BUSY || deadline_left(deadline) == 0)
+            return store_error(st, e, path);
+        sqlite3_sleep(5);
+    }
+}
+
 int store_open(const char *path, struct store **ret, struct err *e)
 {
     autotype(store) struct store *st = calloc(1, sizeof(*st));
@@ -256,11 +275,11 @@ int store_open(const char *path, struct store **ret, struct err *e)
                 sqlite3_errmsg(st->db));
         return -1;
     }
-    sqlite3_busy_timeout(st->db, 5000);
+    sqlite3_busy_timeout(st->db, BUSY_MS);
     sqlite3_db_config(st->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
     sqlite3_db_config(st->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
-    if (exec_sql(st, "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
-                     "PRAGMA foreign_keys = ON", e, path) < 0 ||
+    if (set_wal(st, path, e) < 0 ||
+        exec_sql(st, "PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON", e, path) < 0 ||
         migrate(st, path, e) < 0 || prepare_all(st, e) < 0)
         return err_wrap(e, "database");
     *ret = take_ptr(st);

@@ -304,7 +304,7 @@ static int why_no_guest(struct start *s, struct err *e)
 
 static int step_guest(struct start *s, struct err *e)
 {
-    int64_t deadline = deadline_in(DEADLINE_GUEST_HELLO);
+    int64_t deadline = deadline_in(s->v->config->start_timeout_ms);
 
     if (vm_open_guest(s->vm, e) < 0)
         return -1;

@@ -34,6 +34,7 @@ TEST(nothing_said_means_defaults)
     ASSERT_STREQ(c.qemu_group, "");
     ASSERT_EQ(c.default_memory, 2 * GIB);
     ASSERT_EQ(c.default_disk, 20 * GIB);
+    ASSERT_EQ(c.start_timeout_ms, 120000);
     ASSERT_EQ(c.uid_base, 1879048192);
     ASSERT_TRUE(c.default_cpus == 1 || c.default_cpus == 2);
     config_done(&c);

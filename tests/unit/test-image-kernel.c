@@ -60,8 +60,8 @@ TEST(kernels_without_an_entry_stay_as_they_are)
 
 TEST(damaged_kernels_are_refused)
 {
-    static const char *const seeds[] = { "lz4-cut", "zstd-cut", "zstd-wrong-size", "payload-outside",
-                                         "not-a-kernel", "huge" };
+    static const char *const seeds[] = { "lz4-cut",         "zstd-cut",     "zstd-wrong-size",
+                                         "payload-outside", "not-a-kernel", "huge" };
     struct err e;
     const char *why;
 

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Many sandboxes, at once and one after the other: all work, and nothing stays behind.
 
-SBX_TEST_ROUNDS: how many in a row (default 200)."""
+SBX_TEST_ROUNDS: how many in a row (default 60)."""
 import os
 import re
 import threading
 
 from conftest import wait_until
 
-ROUNDS = int(os.environ.get("SBX_TEST_ROUNDS", "200"))
+ROUNDS = int(os.environ.get("SBX_TEST_ROUNDS", "60"))
 
 
 def figures(daemon):
