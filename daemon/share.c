@@ -64,6 +64,9 @@
 /* Where the workspace is seen in the child's mount namespace; any directory there always is. */
 #define SHARE_POINT  "/tmp"
 #define SOCKET_FD    3
+#define PROGRAM_FD   4 /* this and the two after it close themselves with exec */
+#define TREE_FD      5
+#define TALK_FD      6
 #define GUEST_ID     1000
 #define SHARE_NOFILE 1000000 /* virtiofsd keeps an fd for each inode the guest knows */
 
@@ -252,20 +255,40 @@ static int child_caps(void)
     return 0;
 }
 
+/* All that is not its own is closed, not only marked: with the parent's end of the socketpair in
+ * here, or in a sibling's, it would wait for ever for a daemon that was killed, and so would the
+ * clients of that daemon, whose connections it has too. */
 static int child_fds(struct child *c)
 {
+    const struct {
+        int from, to;
+    } moves[] = {
+        { c->null_fd, 0 },
+        { c->spec->log_fd, 1 },
+        { c->spec->log_fd, 2 },
+        { c->listen_fd, SOCKET_FD },
+        { c->program_fd, PROGRAM_FD },
+        { c->tree_fd, TREE_FD },
+        { c->talk_fd, TALK_FD },
+    };
+    int high[ARRAY_SIZE(moves)];
+
     /* Above all numbers that are going to be fixed, so that none is overwritten before its turn. */
-    int log = fcntl(c->spec->log_fd, F_DUPFD_CLOEXEC, 16);
-    int null = fcntl(c->null_fd, F_DUPFD_CLOEXEC, 16);
-    int sock = fcntl(c->listen_fd, F_DUPFD_CLOEXEC, 16);
-    c->program_fd = fcntl(c->program_fd, F_DUPFD_CLOEXEC, 16);
-    c->tree_fd = fcntl(c->tree_fd, F_DUPFD_CLOEXEC, 16);
-    c->talk_fd = fcntl(c->talk_fd, F_DUPFD_CLOEXEC, 16);
-    if (log < 0 || null < 0 || sock < 0 || c->program_fd < 0 || c->tree_fd < 0 || c->talk_fd < 0)
+    for (size_t i = 0; i < ARRAY_SIZE(moves); i++) {
+        high[i] = fcntl(moves[i].from, F_DUPFD_CLOEXEC, 16);
+        if (high[i] < 0)
+            return -1;
+    }
+    c->talk_fd = high[ARRAY_SIZE(moves) - 1]; /* for the report of what follows */
+    for (size_t i = 0; i < ARRAY_SIZE(moves); i++)
+        if (dup2(high[i], moves[i].to) < 0)
+            return -1;
+    c->program_fd = PROGRAM_FD;
+    c->tree_fd = TREE_FD;
+    c->talk_fd = TALK_FD;
+    if (syscall(SYS_close_range, TALK_FD + 1, ~0U, 0) < 0)
         return -1;
-    if (dup2(null, 0) < 0 || dup2(log, 1) < 0 || dup2(log, 2) < 0 || dup2(sock, SOCKET_FD) < 0)
-        return -1;
-    return (int)syscall(SYS_close_range, SOCKET_FD + 1, ~0U, CLOSE_RANGE_CLOEXEC);
+    return (int)syscall(SYS_close_range, PROGRAM_FD, TALK_FD, CLOSE_RANGE_CLOEXEC);
 }
 
 static int child_limits(void)

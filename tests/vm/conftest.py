@@ -60,7 +60,10 @@ def alive(pid):
 
 
 class Daemon:
+    live = []
+
     def __init__(self, **config):
+        Daemon.live.append(self)
         # Not /tmp, which may be memory: disks are made there, and images linked from the cache.
         self.dir = tempfile.mkdtemp(prefix="sbxv.", dir="/var/tmp")
         os.chmod(self.dir, 0o755)
@@ -155,7 +158,10 @@ class Daemon:
                      "ERROR: LeakSanitizer"):
             if word in log:
                 left.append(word + log.split(word, 1)[1][:3000])
+        if left:
+            left.append("the log's end:\n" + log[-6000:])
         shutil.rmtree(self.dir)
+        Daemon.live.remove(self)
         return left
 
     def processes(self):
@@ -236,6 +242,14 @@ def wait_until(condition, seconds=60, what="condition"):
             return value
         time.sleep(0.02)
     raise AssertionError(f"no {what} within {seconds} s")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport():
+    """What failed shows what the daemons said."""
+    report = (yield).get_result()
+    if report.failed:
+        report.sections += [("log of sandboxd", d.log()[-6000:]) for d in Daemon.live]
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The daemon ends, by whatever means, and comes back: sandboxes and their execs go on."""
+import glob
 import os
 import signal
 import subprocess
@@ -72,10 +73,11 @@ def test_what_ended_meanwhile_is_stopped_with_a_reason(daemon):
 def test_a_daemon_killed_in_the_middle_of_a_create_leaves_nothing(daemon):
     """At a different moment each time; whatever was half made is gone after the next start."""
     d = daemon.workspace()
-    for moment in ("sandboxes", "share", "qemu"):
+    for moment in ("sandboxes", "socket", "share", "qemu"):
         p = daemon.popen("create", "--name", "half", "--workspace", d)
         wait_until(lambda: {
             "sandboxes": lambda: os.listdir(daemon.run + "/sandboxes"),
+            "socket": lambda: glob.glob(daemon.run + "/sandboxes/*/share.sock"),
             "share": lambda: any("virtiofsd" in a for _, a in daemon.processes()),
             "qemu": lambda: any("qemu-system" in a for _, a in daemon.processes()),
         }[moment](), what=moment)
