@@ -11,8 +11,8 @@
  * trickle in: http_sweep() has one.
  *
  * What the library refuses by itself (a request line or header it cannot parse, more than
- * LIMIT_HTTP_MEMORY of them) is answered by it, with a status and a short page in place of JSON,
- * and the connection is closed.
+ * LIMIT_HTTP_MEMORY of them) is answered by it, with a status and a short page in place of JSON and
+ * without Sbx-Request-Id, and the connection is closed.
  */
 #include "daemon/http.h"
 
@@ -102,17 +102,39 @@ static unsigned count_uid_locked(const struct http *h, uid_t uid)
     return n;
 }
 
-/* One user too many times: told so on the spot, before the library reads a byte. */
-static void turn_away(int fd)
+/* An answer where the library cannot give one: the connection is closed after it. Nothing waits for
+ * a client that does not take it. */
+static void answer_by_hand(int fd, struct call *c, const struct err *e)
 {
-    static const char answer[] =
-        "HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nContent-Type: application/json\r\n"
-        "Content-Length: 81\r\n\r\n"
-        "{\"error\":{\"code\":\"quota_exceeded\",\"message\":\"too many connections of this "
-        "user\"}}";
+    autosbuf struct sbuf b = SBUF(4 * KIB);
 
-    (void)!send(fd, answer, sizeof(answer) - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
-    shutdown(fd, SHUT_RDWR);
+    reply_error(c, e);
+    sbuf_fmt(&b, "HTTP/1.1 %d Refused\r\nConnection: close\r\nContent-Type: application/json\r\n"
+                 "Sbx-Request-Id: %s\r\nContent-Length: %zu\r\n\r\n",
+             c->reply.status, c->caller.request, c->reply.len);
+    sbuf_add(&b, c->reply.body, c->reply.len);
+    if (!b.failed)
+        (void)!send(fd, sbuf_str(&b), b.len, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+static void new_request_id(struct caller *caller, struct err *e)
+{
+    if (id_new(caller->request, e) < 0)
+        memcpy(caller->request, "0000000000000000", LIMIT_ID + 1);
+}
+
+/* One user too many times: told so on the spot, before the library reads a byte. */
+static void turn_away(const struct conn *conn)
+{
+    struct call c = { .caller = conn->caller };
+    struct err e = ERR_INIT, ignored = ERR_INIT;
+
+    new_request_id(&c.caller, &ignored);
+    err_set(&e, ERR_QUOTA, "one user may have %d connections at once", LIMIT_CONNECTIONS_USER);
+    err_hint(&e, "close some: each attached command and each followed log is one");
+    answer_by_hand(conn->fd, &c, &e);
+    call_done(&c);
+    shutdown(conn->fd, SHUT_RDWR);
 }
 
 static void conn_open(struct http *h, struct MHD_Connection *mc, void **ctx)
@@ -136,7 +158,7 @@ static void conn_open(struct http *h, struct MHD_Connection *mc, void **ctx)
     h->conns = conn;
     pthread_mutex_unlock(&h->lock);
     if (over)
-        turn_away(conn->fd);
+        turn_away(conn);
 }
 
 static void conn_close(struct http *h, struct conn *conn)
@@ -245,20 +267,11 @@ static enum MHD_Result refuse(struct request *rq, struct MHD_Connection *mc, con
     return answer(rq, mc);
 }
 
-/* The library cannot answer in the middle of a body; so this is written by hand, and the connection
- * is closed by the MHD_NO that follows. Nothing else was sent on it for this request (but perhaps
- * "100 Continue"). */
+/* The library cannot answer in the middle of a body; the MHD_NO closes the connection. Nothing else
+ * was sent on it for this request (but perhaps "100 Continue"). */
 static enum MHD_Result cut_body(struct request *rq, const struct err *e)
 {
-    autosbuf struct sbuf b = SBUF(4 * KIB);
-
-    reply_error(&rq->call, e);
-    sbuf_fmt(&b, "HTTP/1.1 %d Refused\r\nConnection: close\r\nContent-Type: application/json\r\n"
-                 "Sbx-Request-Id: %s\r\nContent-Length: %zu\r\n\r\n",
-             rq->call.reply.status, rq->call.caller.request, rq->call.reply.len);
-    sbuf_add(&b, rq->call.reply.body, rq->call.reply.len);
-    if (!b.failed)
-        (void)!send(rq->conn->fd, sbuf_str(&b), b.len, MSG_NOSIGNAL | MSG_DONTWAIT);
+    answer_by_hand(rq->conn->fd, &rq->call, e);
     return MHD_NO;
 }
 
@@ -461,8 +474,7 @@ static void *on_target(void *arg, const char *target, struct MHD_Connection *mc)
     if (rq->conn) {
         rq->call.caller = rq->conn->caller;
         rq->call.conn_fd = rq->conn->fd;
-        if (id_new(rq->call.caller.request, &rq->bad) < 0)
-            memcpy(rq->call.caller.request, "0000000000000000", LIMIT_ID + 1);
+        new_request_id(&rq->call.caller, &rq->bad);
     }
     return rq;
 }

@@ -2,8 +2,9 @@
  *
  * http: connections on a Unix socket, one thread each, turned into calls of the router. The only
  * file with http.c that knows libmicrohttpd. Body and header sizes, the number of connections (in
- * all and per user) and the time a request may take to arrive are bounded here; the answer to every
- * request bears Sbx-Request-Id.
+ * all and per user) and the time a request may take to arrive are bounded here. Every answer bears
+ * Sbx-Request-Id but those the library gives by itself: to what is not HTTP, and to a request line
+ * or headers beyond LIMIT_HTTP_MEMORY.
  */
 #pragma once
 
