@@ -131,6 +131,30 @@ bool exec_send_locked(struct exec_table *t, enum frame_type type, uint8_t fd, ui
     return t->agent && agent_send(t->agent, type, fd, stream, payload, (uint32_t)len, 0, &e) == 0;
 }
 
+static void expect_end_locked(struct exec *x, int64_t ms)
+{
+    int64_t at = now_mono_ms() + ms + x->table->deps.end_ms;
+    if (x->end_by && x->end_by <= at)
+        return;
+    x->end_by = at;
+    exec_arm_locked(x->table, ms + x->table->deps.end_ms);
+}
+
+void exec_want_end_locked(struct exec *x, uint32_t grace_ms)
+{
+    x->end_wanted = true;
+    x->end_grace = grace_ms;
+    expect_end_locked(x, grace_ms);
+    exec_push_end_locked(x);
+}
+
+void exec_running_locked(struct exec *x)
+{
+    x->phase = EXEC_RUNNING;
+    if (x->timeout_ms)
+        expect_end_locked(x, (int64_t)x->timeout_ms);
+}
+
 void exec_push_end_locked(struct exec *x)
 {
     uint8_t payload[4];
@@ -212,17 +236,35 @@ static void check_stall_locked(struct exec *x, int64_t now)
     exec_arm_locked(x->table, x->table->deps.stall_ms);
 }
 
+/* An end that was asked for, or that the timeout should have brought, and does not show. A guest
+ * whose output waits for a slow reader cannot say EXIT yet. */
+static void check_end_locked(struct exec *x, int64_t now)
+{
+    if (!x->end_by || x->phase >= EXEC_EXITED)
+        return;
+    int64_t later = now + x->table->deps.end_ms;
+    for (int i = 0; i < 2 && !x->broken && x->end_by < later; i++)
+        if (x->phase == EXEC_RUNNING && x->out[i].ring && x->out[i].end >= x->out[i].credit)
+            x->end_by = later;
+    if (now < x->end_by) {
+        exec_arm_locked(x->table, x->end_by - now);
+        return;
+    }
+    if (log_rate_ok(&x->table->rate, 5, 60000))
+        log_warn(LOG_CTX(.sandbox = x->table->sandbox, .exec = x->row.id),
+                 "the guest does not end a command it was told to end, not waiting for it");
+    exec_finish_locked(x, EXIT_LOST, 0);
+}
+
 static void look_after_locked(struct exec *x, int64_t now)
 {
     if (x->attach_by && now >= x->attach_by && x->phase != EXEC_STARTING) {
         x->attach_by = 0;
         x->held = false;
-        if (x->phase == EXEC_ENDED) {
+        if (x->phase == EXEC_ENDED)
             exec_post_locked(x->table); /* it may go to make room */
-        } else {
-            x->end_wanted = true;
-            x->end_grace = DEADLINE_END_GRACE;
-        }
+        else
+            exec_want_end_locked(x, DEADLINE_END_GRACE);
     } else if (x->attach_by) {
         exec_arm_locked(x->table, x->attach_by > now ? x->attach_by - now : 1000);
     }
@@ -231,6 +273,7 @@ static void look_after_locked(struct exec *x, int64_t now)
     exec_credit_locked(x);
     exec_push_forget_locked(x);
     check_stall_locked(x, now);
+    check_end_locked(x, now);
     if (x->in_again) {
         x->in_again = false;
         exec_notify_locked(x);
@@ -278,6 +321,8 @@ int exec_table_new(const struct exec_deps *deps, const char *sandbox_id, int dir
         t->deps.attach_ms = EXEC_ATTACH_MS;
     if (t->deps.stall_ms == 0)
         t->deps.stall_ms = EXEC_EXIT_STALL_MS;
+    if (t->deps.end_ms == 0)
+        t->deps.end_ms = EXEC_END_STALL_MS;
     if (hooks)
         t->hooks = *hooks;
     for (size_t i = 0; i < LIMIT_ID && sandbox_id[i]; i++)
@@ -546,11 +591,7 @@ void exec_end(struct exec *x)
     pthread_mutex_lock(&t->lock);
     x->attach_by = 0;
     x->held = false;
-    if (!x->end_wanted) {
-        x->end_wanted = true;
-        x->end_grace = DEADLINE_END_GRACE;
-    }
-    exec_push_end_locked(x);
+    exec_want_end_locked(x, x->end_wanted ? x->end_grace : DEADLINE_END_GRACE);
     exec_credit_locked(x);
     pthread_mutex_unlock(&t->lock);
 }

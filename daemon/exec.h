@@ -33,6 +33,7 @@
 #define EXEC_ATTACH_MS 30000      /* for the first reader of an exec without detach */
 #define EXEC_COMMAND_KEPT 16384   /* bytes of a command line that are remembered */
 #define EXEC_EXIT_STALL_MS 30000  /* exit known, output promised and paid for does not come */
+#define EXEC_END_STALL_MS 30000   /* told to end, or past its timeout, and no exit comes */
 
 struct exec_table;
 struct exec;
@@ -41,7 +42,7 @@ struct exec_deps {          /* borrowed; must outlive the table */
     struct store *store;
     struct worker *worker;
     struct evloop *loop;    /* the one the agent runs on */
-    int attach_ms, stall_ms;/* instead of the two above, for tests; 0: those */
+    int attach_ms, stall_ms, end_ms;    /* instead of those above, for tests; 0: those */
 };
 
 /* News of the guest that is not about execs. Event thread, no lock held; members may be NULL. */

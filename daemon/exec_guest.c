@@ -26,7 +26,7 @@ static bool take_started(struct exec *x, struct wire_in *w)
     uint32_t pid = wire_get_u32(w);
     if (w->bad || x->phase != EXEC_STARTING || x->failed.code != ERR_NONE)
         return false;
-    x->phase = EXEC_RUNNING;
+    exec_running_locked(x);
     x->row.pid = pid;
     x->version++;
     x->dirty = true;
@@ -87,9 +87,7 @@ static void ask_again_locked(struct exec *x)
     }
     complain(x->table, x, "sends output that does not join on");
     x->broken = true;
-    x->end_wanted = true;
-    x->end_grace = 0;
-    exec_push_end_locked(x);
+    exec_want_end_locked(x, 0);
     exec_settle_locked(x);
 }
 
@@ -125,9 +123,7 @@ static bool take_data(struct exec *x, struct wire_in *w, uint8_t fd)
             log_warn(LOG_CTX(.sandbox = t->sandbox, .exec = x->row.id, .error = &e),
                      "output cannot be kept, the command is ended");
         x->broken = true;
-        x->end_wanted = true;
-        x->end_grace = 0;
-        exec_push_end_locked(x);
+        exec_want_end_locked(x, 0);
         exec_settle_locked(x);
     } else {
         o->end = offset + len;
@@ -200,7 +196,7 @@ static bool take_session(struct exec_table *t, struct exec *x, const struct fram
     }
     x->named = true;
     if (x->phase == EXEC_STARTING && x->sent)
-        x->phase = EXEC_RUNNING; /* its STARTED got lost */
+        exec_running_locked(x); /* its STARTED got lost */
     if (x->awaits_word)
         x->in_sent = in;
     else if (in < x->in_sent) {

@@ -73,6 +73,7 @@ static int fill_row(struct exec *x, const struct api_exec_req *req, struct err *
     r->tty = req->tty;
     r->stdin_open = req->stdin;
     r->detach = req->detach;
+    x->timeout_ms = req->timeout_ms;
     r->created_at = now_real_us();
     x->held = !req->detach;
     x->out[0].credit = x->out[1].credit = LIMIT_WINDOW;
@@ -168,9 +169,7 @@ static void abandon(struct exec *x)
     pthread_mutex_lock(&t->lock);
     x->held = false;
     x->abandoned = true;
-    x->end_wanted = true;
-    x->end_grace = 0;
-    exec_push_end_locked(x);
+    exec_want_end_locked(x, 0);
     if (x->failed.code != ERR_NONE)
         exec_finish_locked(x, EXIT_LOST, 0); /* the answer came at the last moment */
     pthread_mutex_unlock(&t->lock);

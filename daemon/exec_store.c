@@ -78,7 +78,8 @@ static int load_one(struct exec_table *t, struct exec_row *row, struct err *e)
     if (exec_open_rings(x, &ring_error) < 0) {
         log_warn(LOG_CTX(.sandbox = t->sandbox, .exec = x->row.id, .error = &ring_error),
                  "kept output cannot be used, the command is ended if it still runs");
-        x->broken = x->end_wanted = true;
+        x->broken = true;
+        exec_want_end_locked(x, 0); /* sent when the two ends are in step */
     }
     /* the most the former daemon can have promised: it never gave more than a window past the end
      */

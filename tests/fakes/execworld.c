@@ -83,6 +83,7 @@ void world_open(struct world *w)
         .loop = w->loop,
         .attach_ms = w->attach_ms,
         .stall_ms = w->stall_ms,
+        .end_ms = w->end_ms,
     };
     struct exec_hooks hooks = { on_log, on_closed, w };
     struct guest_config config = { .hostname = "box" };
@@ -138,6 +139,7 @@ void start_begin(struct start *s, struct world *w, bool detach, bool with_stdin,
         need(strv_add(&s->req.command, argv[i], &e), &e, "argv");
     s->req.detach = detach;
     s->req.stdin = with_stdin;
+    s->req.timeout_ms = w->timeout_ms;
     if (pthread_create(&s->thread, NULL, start_thread, s) != 0)
         abort();
 }

@@ -20,7 +20,8 @@ struct world {
     struct exec_table *table;
     struct agent *agent;
     const char *socket;         /* where the agent connects: peer.path */
-    int attach_ms, stall_ms;    /* of struct exec_deps; set before world_open() */
+    int attach_ms, stall_ms, end_ms;    /* of struct exec_deps; set before world_open() */
+    uint64_t timeout_ms;        /* of what start_begin() starts */
     unsigned closed, logs;      /* hooks called */
 };
 

@@ -137,3 +137,49 @@ TEST(output_that_is_promised_and_never_comes)
     exec_unref(y);
     world_done(&w);
 }
+
+/* A guest's word is asked for, not waited for: not after a timeout, and not after END. */
+TEST(commands_that_the_guest_does_not_end)
+{
+    struct world w;
+    struct err e = ERR_INIT;
+    uint32_t a, b, c, d;
+    world_init(&w);
+    w.end_ms = 300;
+    world_open(&w);
+    world_ready(&w);
+    struct exec *on = world_start(&w, true, false, &a), *told = world_start(&w, true, false, &b);
+    struct exec *full = world_start(&w, true, false, &c);
+    w.timeout_ms = 100;
+    struct exec *late = world_start(&w, true, false, &d);
+    struct exec_reader *r = NULL;
+    /* one of them waits with reason: nobody takes its output */
+    ASSERT_OK(exec_attach(full, 0, 0, &r, &e), e);
+    world_pour(&w, c, 1, 0, LIMIT_WINDOW);
+    ASSERT_TRUE(world_output_is(full, 1, LIMIT_WINDOW));
+    exec_end(full);
+    exec_end(told);
+    ASSERT_EQ(exec_wait(late, deadline_in(10000), &e), 1);
+    ASSERT_EQ(exec_wait(told, deadline_in(10000), &e), 1);
+    ASSERT_TRUE(world_row_ended(&w, exec_id(late), EXIT_LOST, 0));
+    ASSERT_TRUE(world_row_ended(&w, exec_id(told), EXIT_LOST, 0));
+    ASSERT_EQ(exec_wait(full, deadline_in(700), &e), 0);
+    ASSERT_EQ(exec_wait(on, deadline_in(0), &e), 0);
+    static uint8_t buf[65536];
+    uint64_t lost, got = 0;
+    bool ended;
+    int fd;
+    while (got < LIMIT_WINDOW)
+        got += (uint64_t)world_take(r, buf, sizeof(buf), &fd, &lost, &ended);
+    ASSERT_EQ(exec_wait(full, deadline_in(10000), &e), 1);
+    guestpeer_exit(&w.peer, b, EXIT_CODE, 0, 0, 0);     /* too late; it may forget it */
+    do
+        ASSERT_TRUE(guestpeer_expect(&w.peer, FRAME_FORGET, 5000));
+    while (w.peer.frame.stream != b);
+    exec_detach(r);
+    exec_unref(on);
+    exec_unref(told);
+    exec_unref(full);
+    exec_unref(late);
+    world_done(&w);
+}
