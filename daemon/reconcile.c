@@ -86,6 +86,17 @@ static int settle(struct vm *vm, struct err *e)
     }
 }
 
+/* Of what was half made or half removed nobody shall think that it is still under way. */
+static void give_up(struct vm *vm, const struct err *why)
+{
+    struct err e = ERR_INIT;
+
+    log_err(LOG_CTX(.sandbox = vm->id, .error = why), "cannot settle a sandbox");
+    if ((vm->row.state == VM_CREATING || vm->row.state == VM_REMOVING) &&
+        vm_set_state(vm, VM_FAILED, why->msg, &e) < 0)
+        log_err(LOG_CTX(.sandbox = vm->id, .error = &e), "cannot write that it failed");
+}
+
 static int load_rows(struct vms *v, struct err *e)
 {
     struct vm_row *rows = NULL;
@@ -169,10 +180,10 @@ int vms_reconcile(struct vms *v, struct err *e)
     if (load_rows(v, e) < 0 || drop_foreign_domains(v, e) < 0)
         return err_wrap(e, "reconcile");
     struct vm **list = vms_snapshot(v, &n);
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n; i++) {        /* one broken sandbox must not keep the others away */
         struct err one = ERR_INIT;
-        if (settle(list[i], &one) < 0)      /* one broken sandbox must not keep the others away */
-            log_err(LOG_CTX(.sandbox = list[i]->id, .error = &one), "cannot settle a sandbox");
+        if (settle(list[i], &one) < 0)
+            give_up(list[i], &one);
     }
     vms_snapshot_done(list, n);
     if (share_end_strays(v->runtime_dir, share_is_used, v, e) < 0 ||

@@ -22,6 +22,7 @@
 #include "common/io.h"
 #include "common/sbuf.h"
 #include "common/strv.h"
+#include "daemon/virt_embed.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -34,9 +35,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define NAME_PREFIX     "sbx-"
-#define LIBVIRT_LOG_MAX (1 << 20)
-#define EMBED_PREFIX    "qemu:///embed?root="
+#define NAME_PREFIX  VIRT_NAME_PREFIX
+#define EMBED_PREFIX "qemu:///embed?root="
 
 struct virt {
     char *uri; /* owned */
@@ -278,68 +278,6 @@ static int connection(struct virt *v, virConnectPtr *ret, struct err *e)
     return r;
 }
 
-/* ---- embedded driver: its directory and settings ---- */
-
-/* libvirt writes warnings to stderr in a format of its own. They go to a file here, unless the
- * administrator asked for something else by the same variable. Read once, by virInitialize(). */
-static int log_prepare(const char *root, struct err *e)
-{
-    autosbuf struct sbuf file = SBUF(4096), old = SBUF(4096), output = SBUF(4096);
-    struct stat st;
-
-    sbuf_fmt(&file, "%s/libvirt.log", root);
-    sbuf_fmt(&old, "%s/libvirt.log.old", root);
-    sbuf_fmt(&output, "3:file:%s", sbuf_str(&file));
-    if (file.failed || old.failed || output.failed)
-        return err_nomem(e);
-    if (stat(sbuf_str(&file), &st) == 0 && st.st_size > LIBVIRT_LOG_MAX)
-        rename(sbuf_str(&file), sbuf_str(&old));
-    if (setenv("LIBVIRT_LOG_OUTPUTS", sbuf_str(&output), 0) < 0)
-        return err_nomem(e);
-    return 0;
-}
-
-static int embed_prepare(const char *root, struct err *e)
-{
-    autosbuf struct sbuf conf = SBUF(4096), dir = SBUF(4096), file = SBUF(4096);
-
-    if (root[0] != '/')
-        return err_set(e, ERR_INVALID, "libvirt's root directory must be an absolute path");
-    sbuf_fmt(&dir, "%s/etc", root);
-    sbuf_fmt(&file, "%s/etc/qemu.conf", root);
-    if (dir.failed || file.failed)
-        return err_set(e, ERR_INVALID, "libvirt's root directory has too long a path");
-
-    sbuf_lit(
-        &conf,
-        "# Written by sandboxd at each start; changes are lost.\n"
-        "# Logs go to plain files: there is no virtlogd beside an embedded driver.\n"
-        "stdio_handler = \"file\"\n"
-        "# No AppArmor or SELinux label; separation by uid (the DAC driver) is always on.\n"
-        "security_driver = \"none\"\n"
-        "# Owner of the driver's own directories, which no guest's QEMU may change. Each guest's\n"
-        "# XML names a uid of its own; sandboxd makes no domain without one.\n"
-        "user = \"root\"\n"
-        "group = \"root\"\n"
-        "# Former owners of files are not remembered: all files of a guest are made for it.\n"
-        "remember_owner = 0\n"
-        "# QEMU stays in our own control group: without systemd nobody can be asked for another,\n"
-        "# and in a service the control groups are read-only.\n"
-        "cgroup_controllers = []\n"
-        "seccomp_sandbox = 1\n"
-        "dump_guest_core = 0\n"
-        "max_core = 0\n"
-        "set_process_name = 1\n");
-    if (conf.failed)
-        return err_nomem(e);
-
-    /* QEMU's own uid walks through here to the files libvirt makes for it. */
-    if (io_mkdir_parents(root, 0711, e) < 0 || io_mkdir(sbuf_str(&dir), 0711, e) < 0 ||
-        log_prepare(root, e) < 0)
-        return -1;
-    return io_write_file_at(AT_FDCWD, sbuf_str(&file), sbuf_str(&conf), conf.len, 0600, e);
-}
-
 int virt_open(const char *uri, virt_event_fn fn, void *arg, struct virt **ret, struct err *e)
 {
     autovirt struct virt *v = calloc(1, sizeof(*v));
@@ -354,7 +292,7 @@ int virt_open(const char *uri, virt_event_fn fn, void *arg, struct virt **ret, s
         return err_nomem(e);
 
     if (strncmp(uri, EMBED_PREFIX, strlen(EMBED_PREFIX)) == 0 &&
-        embed_prepare(uri + strlen(EMBED_PREFIX), e) < 0)
+        virt_embed_prepare(uri + strlen(EMBED_PREFIX), e) < 0)
         return err_wrap(e, "libvirt's embedded driver");
     if (event_start(v, e) < 0)
         return -1;
@@ -485,16 +423,11 @@ int virt_destroy(struct virt *v, const char *sandbox_id, struct err *e)
 
 int virt_forget(struct virt *v, const char *sandbox_id, struct err *e)
 {
-    autofree char *path = NULL;
     size_t embed = strlen(EMBED_PREFIX);
 
     if (strncmp(v->uri, EMBED_PREFIX, embed) != 0)
         return 0;
-    if (asprintf(&path, "%s/log/qemu/" NAME_PREFIX "%s.log", v->uri + embed, sandbox_id) < 0)
-        return err_nomem(e);
-    if (unlink(path) < 0 && errno != ENOENT)
-        return err_sys(e, ERR_INTERNAL, errno, "cannot remove %s", path);
-    return 0;
+    return virt_embed_forget(v->uri + embed, sandbox_id, e);
 }
 
 int virt_resume(struct virt *v, const char *sandbox_id, struct err *e)
