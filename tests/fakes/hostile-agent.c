@@ -49,11 +49,14 @@ static void put(const void *data, size_t len)
     }
 }
 
+static uint32_t wrong_epoch;    /* bits that are turned over in what is sent */
+
 static void send_frame(int type, uint8_t fd, uint32_t stream, const void *payload, uint32_t len)
 {
     static uint8_t out[FRAME_OVERHEAD + LIMIT_FRAME];
 
-    put(out, frame_encode(out, dec.epoch, (enum frame_type)type, fd, stream, payload, len));
+    put(out, frame_encode(out, dec.epoch ^ wrong_epoch, (enum frame_type)type, fd, stream, payload,
+                          len));
 }
 
 /* The next frame, within about `ms`. */
@@ -337,6 +340,27 @@ static void k_liar(void)
     k_silent();
 }
 
+/* Runs what it is told to run, and neither a timeout nor a word of the daemon ends it. */
+static void k_endless(void)
+{
+    send_started(wait_exec());
+    k_silent();
+}
+
+/* Frames of another time: as right as can be but for that. */
+static void k_epoch(void)
+{
+    uint32_t stream = wait_exec();
+
+    wrong_epoch = 1u << 16;
+    for (;;) {
+        struct frame f;
+        send_started(stream);
+        send_exit(stream, 0);
+        (void)next(&f, 10);
+    }
+}
+
 /* Words of the guest that come before the eyes of people. */
 static void k_escapes(void)
 {
@@ -366,7 +390,8 @@ static const struct {
     { "sessions", k_sessions },   { "halt", k_halt },         { "mute", k_mute },
     { "deaf", k_deaf },           { "types", k_types },       { "streams", k_streams },
     { "overrun", k_overrun },     { "flood", k_flood },       { "liar", k_liar },
-    { "escapes", k_escapes },     { "late-lengths", k_late_lengths },
+    { "escapes", k_escapes },     { "late-lengths", k_late_lengths }, { "epoch", k_epoch },
+    { "endless", k_endless },
 };
 
 int main(void)

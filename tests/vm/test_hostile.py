@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import select
 import subprocess
 import threading
 import time
@@ -15,9 +16,11 @@ import pytest
 from conftest import BUILD, SANDBOXD, SOURCE, running, wait_until
 
 AGENT = os.environ.get("SBX_HOSTILE", os.path.join(BUILD, "tests/fakes/hostile-agent"))
-START_MS = 25000
+START_S = 90            # for those that come up, however busy the machine
+IMPATIENT_S = 20        # for those that do not
 REPLY_S = 20            # what a guest may take to say that a command runs
-SLACK_S = 15            # a busy machine
+END_S = 30              # and that one has ended which it was told to end
+SLACK_S = 20            # a busy machine
 SMALL = {"memory": 256 * 2**20, "cpus": 1}
 
 pytestmark = pytest.mark.skipif(not os.path.exists(AGENT), reason=f"no {AGENT}")
@@ -55,12 +58,18 @@ def build(d, kind):
                     SOURCE + "/guest"], check=True, capture_output=True, timeout=60)
 
 
-@pytest.fixture(scope="module")
-def daemon():
-    with running(start_timeout_ms=START_MS) as d:
+@contextlib.contextmanager
+def beside_a_good_guest(seconds):
+    with running(start_timeout_ms=seconds * 1000) as d:
         status, _, body = d.request("POST", "/v1/sandboxes", {"name": "good", **SMALL})
         assert status == 201, body
         assert d.run_in("good", "true")["exit_code"] == 0
+        yield d
+
+
+@pytest.fixture(scope="module")
+def daemon():
+    with beside_a_good_guest(START_S) as d:
         yield d
 
 
@@ -98,47 +107,55 @@ class Watch:
 
 @contextlib.contextmanager
 def harmless(d, kinds):
-    """Runs `with` these kinds of guests, and checks that they did no harm."""
+    """Runs `with` these kinds of guests, removes them, and checks that they did no harm."""
     for kind in kinds:
         build(d, kind)
     d.run_in("good", "true")
     memory, files = rss(d), fds(d)
     with Watch(d) as w:
         yield
-        for kind in kinds:
-            d.sbx("rm", "-f", kind)
+        there = [s["name"] for s in d.get("/v1/sandboxes")["sandboxes"] if s["name"] != "good"]
+        removed = all_at_once(there, lambda k: (d.sbx("rm", k),))
+    for kind, (r, took) in removed.items():     # an orderly shutdown has 10 s
+        assert r.returncode == 0 and took < 10 + SLACK_S, (kind, r, took)
     assert w.failed is None, w.failed
-    assert w.rounds > 0 and w.slowest_api < 3 and w.slowest_exec < 15, vars(w)
+    assert w.rounds > 0 and w.slowest_api < 5 and w.slowest_exec < 15, vars(w)
     print(f"{kinds}: {w.rounds} rounds, list {w.slowest_api:.2f} s, exec {w.slowest_exec:.2f} s, "
-          f"memory {memory >> 20} to {w.peak >> 20} MiB, descriptors {files} to {fds(d)}")
+          f"memory {memory >> 20} to {w.peak >> 20} MiB, descriptors {files} to {fds(d)}, removed in "
+          f"{max((took for _, took in removed.values()), default=0):.1f} s")
     if not sanitized(d):
-        assert w.peak < memory + 48 * 2**20
-    wait_until(lambda: fds(d) <= files, 20, f"closing of descriptors ({files})")
+        assert w.peak < memory + 32 * 2**20
+    wait_until(lambda: fds(d) <= files, 60, f"closing of descriptors ({files})")
     assert [r[0] for r in d.rows("SELECT name FROM vm")] == ["good"]
     assert len(os.listdir(d.state + "/sandboxes")) == len(os.listdir(d.run + "/sandboxes")) == 1
-    assert len([a for _, a in d.processes() if "sandboxd --config" not in a]) == 1
+    wait_until(lambda: len([a for _, a in d.processes() if "sandboxd --config" not in a]) == 1, 60,
+               "end of processes")
 
 
 def all_at_once(kinds, fn):
-    """What fn says about each, from a thread each."""
+    """The tuple fn makes of each, and the time it took, from a thread each."""
     results = {}
 
     def one(kind):
         began = time.monotonic()
         try:
             results[kind] = (*fn(kind), time.monotonic() - began)
-        except BaseException as e:
-            results[kind] = (0, repr(e), time.monotonic() - began)
+        except Exception as e:
+            results[kind] = e
 
     threads = [threading.Thread(target=one, args=(k,)) for k in kinds]
     for t in threads:
         t.start()
     for t in threads:
         t.join()
+    for r in results.values():
+        if isinstance(r, Exception):
+            raise r
     return results
 
 
 def post(d, path, body):
+    """Status, code or object, text."""
     status, _, text = d.request("POST", path, body)
     body = json.loads(text)
     return status, body["error"]["code"] if "error" in body else body, text.decode()
@@ -148,82 +165,96 @@ def create(d, kind):
     return post(d, "/v1/sandboxes", {"name": kind, "image": "hostile-" + kind, **SMALL})
 
 
-def test_guests_that_do_not_come_up(daemon):
-    kinds = ("silent", "garbage", "lengths", "hugehello", "sessions", "version")
-    with harmless(daemon, kinds):
-        got = all_at_once(kinds, lambda k: create(daemon, k))
-    print({k: (v[0], v[1], round(v[-1], 1)) for k, v in got.items()})
+def come_up(d, kinds):
+    for kind, (status, _, text, _) in all_at_once(kinds, lambda k: create(d, k)).items():
+        assert status == 201, (kind, text)
+
+
+def run(d, kind, command=("true",), **fields):
+    return post(d, f"/v1/sandboxes/{kind}/run", {"command": [*command], **fields})
+
+
+def summary(got):
+    print({k: (v[0], v[1] if v[0] != 200 else v[1]["end"], round(v[-1], 1)) for k, v in got.items()})
+
+
+def test_guests_that_do_not_come_up():
+    kinds = ("silent", "garbage", "lengths", "hugehello", "sessions")
+    with beside_a_good_guest(IMPATIENT_S) as d, harmless(d, kinds):
+        got = all_at_once(kinds, lambda k: create(d, k))
+    summary(got)
     for kind, (status, code, text, took) in got.items():
-        assert (status, code) == ((502, "guest_error") if kind == "version" else (504, "timeout")), \
-            (kind, text)
-        assert took < START_MS / 1000 + SLACK_S, (kind, took)
+        assert (status, code) == (504, "timeout"), (kind, text)
+        assert IMPATIENT_S - 1 < took < IMPATIENT_S + SLACK_S, (kind, took)
         assert "the guest" in text and kind in text
 
 
-def command(d, kind):
-    """Runs something there: status, code or result, text."""
-    status, body, text = create(d, kind)
-    if status != 201:
-        return status, body, "create: " + text
-    return post(d, f"/v1/sandboxes/{kind}/run", {"command": ["true"]})
+def test_a_guest_of_another_version(daemon):
+    with harmless(daemon, ("version",)):
+        status, code, text = create(daemon, "version")
+        assert (status, code) == (502, "guest_error") and "version of the protocol" in text, text
 
 
 def test_guests_that_do_not_do_what_they_are_told(daemon):
-    kinds = ("mute", "deaf", "hellos", "types", "streams", "late-lengths")
+    kinds = ("mute", "deaf", "hellos", "types", "streams", "late-lengths", "epoch")
+    long = ("true", "x" * 120000, "x" * 120000)     # more than a socket takes
     with harmless(daemon, kinds):
-        got = all_at_once(kinds, lambda k: command(daemon, k))
-    print({k: (v[0], v[1], round(v[-1], 1)) for k, v in got.items()})
+        come_up(daemon, kinds)
+        got = all_at_once(kinds, lambda k: run(daemon, k, long))
+    summary(got)
     for kind, (status, code, text, took) in got.items():
         assert (status, code) == (504, "timeout"), (kind, text)
-        assert took < START_MS / 1000 + REPLY_S + SLACK_S, (kind, took)
+        assert took < REPLY_S + SLACK_S, (kind, took)
 
 
-def test_guests_that_lie_about_output(daemon):
-    kinds = ("overrun", "liar")
+def test_guests_that_do_not_end_what_they_began(daemon):
+    kinds = ("overrun", "liar", "endless")
     with harmless(daemon, kinds):
-        got = all_at_once(kinds, lambda k: command(daemon, k))
-    print({k: (v[0], v[1], round(v[-1], 1)) for k, v in got.items()})
+        come_up(daemon, kinds)
+        got = all_at_once(kinds, lambda k: run(daemon, k, timeout_ms=3000 if k == "endless" else 0))
+        assert daemon.get("/v1/sandboxes/endless/execs")["execs"][0]["state"] == "lost"
+    summary(got)
     for kind, (status, body, text, took) in got.items():
-        assert status == 200 and body["end"] in ("lost", "exit"), (kind, text)
-        assert took < START_MS / 1000 + 2 * REPLY_S + SLACK_S, (kind, took)
+        assert status == 200, (kind, text)
+        assert (body["end"], body["exit_code"]) == (("exit", 0) if kind == "liar" else ("lost", 125))
+        assert END_S - 1 < took < END_S + 3 + SLACK_S, (kind, took)
+
+
+def read_until(p, size, seconds):
+    """Bytes of its output, until there are so many."""
+    n, until = 0, time.monotonic() + seconds
+    while n < size:
+        ready, _, _ = select.select([p.stdout], [], [], max(0, until - time.monotonic()))
+        assert ready, f"{n} bytes in {seconds} s"
+        piece = os.read(p.stdout.fileno(), 2**20)
+        assert piece, f"the end after {n} bytes: {p.stderr.read()}"
+        n += len(piece)
 
 
 def test_output_without_end(daemon):
     """Whoever asked for it goes away; what was kept of it is bounded, and so is what it takes."""
     with harmless(daemon, ("flood",)):
-        status, body, text = create(daemon, "flood")
-        assert status == 201, text
+        come_up(daemon, ("flood",))
         p = daemon.popen("exec", "flood", "--", "true", stdin=subprocess.DEVNULL)
-        time.sleep(3)
-        n = 0
-        until = time.monotonic() + 3
-        while time.monotonic() < until:
-            n += len(os.read(p.stdout.fileno(), 2**20))
+        read_until(p, 16 * 2**20, 120)
+        rings = [f"{at}/{f}" for at, _, names in os.walk(daemon.run + "/sandboxes") for f in names
+                 if "/execs" in at]
+        assert rings and sum(os.stat(r).st_blocks * 512 for r in rings) < 8 * 2**20, rings
         p.kill()
         p.communicate()
-        assert n > 2**20
-        with contextlib.suppress(FileNotFoundError):
-            rings = [f"{at}/{f}" for at, _, fs in os.walk(daemon.run + "/sandboxes") for f in fs
-                     if "/execs" in at]
-            assert sum(os.stat(r).st_blocks * 512 for r in rings) < 8 * 2**20, rings
+        x = wait_until(lambda: [x for x in daemon.get("/v1/sandboxes/flood/execs")["execs"]
+                                if x["state"] != "running"], END_S + SLACK_S, "end of the exec")
+        assert x[0]["end"] == "lost", x
 
 
 def test_a_guest_that_ends_after_its_hello(daemon):
     with harmless(daemon, ("halt",)):
-        status, code, text = create(daemon, "halt")
-        assert status in (201, 409), text
-        if status == 201:
-            wait_until(lambda: daemon.get("/v1/sandboxes/halt")["state"] == "stopped", 30, "stop")
-            assert post(daemon, "/v1/sandboxes/halt/run", {"command": ["true"]})[:2] == \
-                (409, "sandbox_not_running")
-        else:
-            assert code == "sandbox_not_running", text
+        assert create(daemon, "halt")[:2] == (409, "sandbox_not_running")
 
 
 def test_words_of_a_guest_are_escaped(daemon):
     with harmless(daemon, ("escapes",)):
-        status, body, text = create(daemon, "escapes")
-        assert status == 201, text
+        come_up(daemon, ("escapes",))
         r = daemon.sbx("exec", "escapes", "--", "true")
         assert r.returncode == 125 and "the guest" in r.stderr, r
         logs = daemon.ok("logs", "escapes")
