@@ -117,7 +117,8 @@ def slow(daemon):
     """Requests that never end, begun before all tests; how long each lived is known after them."""
     post = b"POST /v1/sandboxes HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     half = [b"", b"GET /v1/ver", b"GET /v1/version HTTP/1.1\r\nHost: localhost\r\nX-",
-            post + b"Content-Length: 100\r\n\r\n{", post + b"Transfer-Encoding: chunked\r\n\r\n5\r\n{",
+            post + b"Content-Length: 100\r\n\r\n{",
+            post + b"Transfer-Encoding: chunked\r\n\r\n5\r\n{",
             b"GET /v1/version HTTP/1.1\r\nHost: localhost\r\n"]
     conns = [connect(daemon, 4 * IDLE_S) for _ in half]
     lived = {}
