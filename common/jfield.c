@@ -489,7 +489,8 @@ static int decode_text(const struct decoder *d, const struct jfield *table, cons
     root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
     if (!root && json_error_code(&error) == json_error_out_of_memory)
         return err_nomem(e);
-    if (!root && json_error_code(&error) == json_error_numeric_overflow)    /* JSON, but no field's */
+    /* JSON, but no field's value */
+    if (!root && json_error_code(&error) == json_error_numeric_overflow)
         return err_set(e, ERR_FIELD_INVALID, "a number is out of range: %s (line %d, column %d)",
                        error.text, error.line, error.column);
     if (!root)

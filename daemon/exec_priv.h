@@ -75,7 +75,7 @@ struct exec {
     bool in_eof, in_lost, in_busy, in_again;
     bool end_wanted, end_sent;
     uint32_t end_grace;
-    uint64_t timeout_ms;        /* the guest's to keep; 0 none, also after a restart of the daemon */
+    uint64_t timeout_ms;        /* for the guest to keep; 0 none, or we do not know any more */
     int64_t end_by;             /* the guest should have said EXIT; 0: nothing was asked */
     bool dirty;                 /* differs from its row */
     bool stored;                /* its end is in its row */
@@ -119,8 +119,8 @@ void exec_arm_locked(struct exec_table *t, int64_t ms);
 /* Sends without waiting; false when it did not get through. */
 bool exec_send_locked(struct exec_table *t, enum frame_type type, uint8_t fd, uint32_t stream,
                       const void *payload, size_t len);
-/* Asks the guest to end it. If the guest does not say within EXEC_END_STALL_MS that it has, the exec
- * is lost. */
+/* Asks the guest to end it. If it does not say within EXEC_END_STALL_MS that it has, the exec is
+ * lost. */
 void exec_want_end_locked(struct exec *x, uint32_t grace_ms);
 /* It runs: its timeout begins. */
 void exec_running_locked(struct exec *x);
