@@ -61,9 +61,11 @@ uid_t vm_qemu_uid(const struct vm *vm)
 
 gid_t vm_qemu_gid(const struct vm *vm)
 {
+    gid_t common = vm->vms->qemu_gid;
+
     /* A group of its own, unless QEMU needs another's rights: /dev/kvm's, or libvirt's directories
      * under qemu:///system. */
-    return vm->vms->qemu_gid ? vm->vms->qemu_gid : vm->vms->config->uid_base + vm->row.slot;
+    return common ? common : vm->vms->config->uid_base + vm->row.slot;
 }
 
 static int make_dir(const struct vm *vm, enum vm_path which, mode_t mode, bool qemus, struct err *e)

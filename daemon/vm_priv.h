@@ -56,9 +56,9 @@ struct vms {
     char *libvirt_version, *qemu_version; /* owned */
     enum machine machine;
     uint32_t tsc_khz;
-    gid_t qemu_gid;                /* group of all QEMUs; 0: each has its own */
+    _Atomic gid_t qemu_gid;        /* group of all QEMUs; 0: each has its own */
 
-    pthread_mutex_t probe_lock;    /* one probe at a time; covers accel_final and qemu_gid; first */
+    pthread_mutex_t probe_lock;    /* one probe at a time; covers accel_final; first */
     pthread_mutex_t accel_lock;    /* covers accel */
     struct accel_verdict accel;
     bool accel_final;

@@ -2,8 +2,10 @@
 """The daemon ends, by whatever means, and comes back: sandboxes and their execs go on."""
 import glob
 import os
+import random
 import signal
 import subprocess
+import time
 
 from conftest import alive, running, wait_until
 
@@ -91,6 +93,31 @@ def test_a_daemon_killed_in_the_middle_of_a_create_leaves_nothing(daemon):
     daemon.ok("create", "--name", "half", "--workspace", d)          # the name is free
     assert daemon.ok("exec", "half", "--", "echo", "whole") == "whole\n"
     daemon.ok("rm", "half")
+
+
+def test_killed_at_any_moment_it_comes_back_in_order(daemon):
+    """SBX_TEST_SEED repeats a run, SBX_TEST_KILLS makes it longer."""
+    seed = int(os.environ.get("SBX_TEST_SEED", time.time_ns() % 100000))
+    dice = random.Random(seed)
+    d = daemon.workspace()
+    words = [("create", "--name", "any", "--workspace", d), ("rm", "any"), ("rm", "-f", "any"),
+             ("stop", "any"), ("start", "any"), ("restart", "any"), ("exec", "any", "--", "true")]
+    for n in range(int(os.environ.get("SBX_TEST_KILLS", "20"))):
+        op = dice.choice(words)
+        what = f"seed {seed}, round {n}, {op}"
+        p = daemon.popen(*op)
+        time.sleep(dice.choice([0.02, 0.1, 0.3, 1, 4]) * dice.random())
+        daemon.stop(signal.SIGKILL)
+        p.communicate(timeout=30)               # no client hangs
+        daemon.start()
+        for box in daemon.get("/v1/sandboxes")["sandboxes"]:
+            assert box["state"] in ("running", "stopped"), (what, box)
+            if box["state"] == "running":
+                assert daemon.ok("exec", "any", "--", "echo", "here") == "here\n", what
+            else:
+                assert not pids(daemon), what
+    daemon.sbx("rm", "-f", "any")
+    assert pids(daemon) == set(), f"seed {seed}"
 
 
 def test_a_share_whose_row_was_never_written_is_ended(daemon):
