@@ -159,14 +159,23 @@ CREATE = "POST /v1/sandboxes"
 EXECS = "POST /v1/sandboxes/cold/execs"
 RUN = "POST /v1/sandboxes/cold/run"
 DEEP = "[" * 5000 + "]" * 5000
+LEVELS = 32             # of nesting, the object itself among them
+
+
+def nested(n):
+    return '{"labels":' + "[" * (n - 1) + "]" * (n - 1) + "}"
+
 
 BODIES = [
     # not JSON, or not an object
     *((CREATE, b, "invalid_json") for b in (
-        "{", "[]", "nul", '"x"', "1", "{} {}", "{}x", "{'name':1}", '{"name":"a",}', "\x00", "\xef\xbb\xbf{}",
+        "{", "[]", "nul", '"x"', "1", "{} {}", "{}x", "{'name':1}", '{"name":"a",}', "\x00",
+        "\xef\xbb\xbf{}",
         '{"name":"a","name":"b"}', '{"labels":{"a":"1","a":"2"}}', DEEP, '{"labels":' + DEEP + "}",
         b'{"name":"\xff"}', b'{"name":"\xc0\xaf"}', b'{"name":"\xed\xa0\x80"}',
-        '{"name":"\\ud800"}', '{"name":"a\nb"}', "{" + " " * 100000)),
+        '{"name":"\\ud800"}', '{"name":"a\nb"}', "{" + " " * 100000,
+        nested(LEVELS + 1))),
+    (CREATE, nested(LEVELS), "invalid_field"),
     *((CREATE, b, "unknown_field") for b in (
         '{"nam":"a"}', '{"NAME":"a"}', '{"":1}', '{"__proto__":{}}',
         '{"workspace":{"path":"/","mode":"x"}}')),
