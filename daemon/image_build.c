@@ -151,8 +151,10 @@ static int load_recipe(struct build *b, struct err *e)
     }
     if (read_recipe(b, "packages", &packages, e) < 0 ||
         read_recipe(b, "modules", &modules, e) < 0 ||
-        read_recipe(b, "customize", &customize, e) < 0)
-        return err_wrap(e, "variant '%s'", b->opts->variant);
+        read_recipe(b, "customize", &customize, e) < 0) {
+        err_wrap(e, "variant '%s'", b->opts->variant);
+        return err_hint(e, "variants are the directories in %s/image", b->opts->share_dir);
+    }
     if (read_os("/", b->codename, sizeof(b->codename), os, sizeof(os), e) < 0)
         return -1;
     if (!b->codename[0])
@@ -171,13 +173,23 @@ static int load_recipe(struct build *b, struct err *e)
 
 /* --- steps --- */
 
-/* The host's way through a proxy is the build's, and is not written into the image. */
+/* The host's way through a proxy is the build's, and is not written into the image. As with apt,
+ * what its configuration says comes before the environment. */
 static int proxy_options(struct strv *argv, struct err *e)
 {
+    static const char *const schemes[] = { "http", "https" };
     const char *const dump[] = { "apt-config", "dump", "--format", "%f %v%n", "Acquire", NULL };
     autofree char *text = NULL;
     char *save = NULL;
 
+    for (size_t i = 0; i < ARRAY_SIZE(schemes); i++) {
+        char name[16];
+        snprintf(name, sizeof(name), "%s_proxy", schemes[i]);
+        const char *url = getenv(name);
+        if (url && url[0] && !strpbrk(url, "\"\n") &&
+            strv_addf(argv, e, "--aptopt=Acquire::%s::Proxy \"%s\"", schemes[i], url) < 0)
+            return -1;
+    }
     if (proc_run(dump, deadline_in(DEADLINE_CHILD), 64 * KIB, &text, e) < 0)
         return -1;
     for (char *l = strtok_r(text, "\n", &save); l; l = strtok_r(NULL, "\n", &save)) {

@@ -74,7 +74,6 @@ ALLOWED = {
     ("common/log.c", "sscanf"),             # systemd's device:inode, which is compared then
     ("daemon/share.c", "sscanf"),           # lines of the kernel's /proc
     ("guest/group.c", "sscanf"),
-    ("daemon/image_sources.c", "sscanf"),   # words of bounded length
     ("daemon/virt.c", "usleep"),            # libvirt's poll failed: there is no event to await
 }
 

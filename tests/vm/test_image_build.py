@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Image builds that are cut off, repeated, or find a damaged image."""
 import glob
+import http.server
 import os
 import signal
 import subprocess
+import threading
 
 import pytest
 from conftest import BUILD, SANDBOXD, SOURCE, Daemon, wait_until
@@ -47,6 +49,42 @@ def test_a_killed_build_leaves_no_process_and_does_not_stop_the_next(state):
     digest, _ = build(state, "--if-missing")
     assert entries(state, digest.split(":")[1])
     assert not entries(state, ".build-*") and not entries(state, ".gone-*") and not entries(state, "0" * 64)
+
+
+class Proxy(http.server.BaseHTTPRequestHandler):
+    """Writes down what it is asked for, and has nothing."""
+    asked = []
+
+    def do_GET(self):
+        Proxy.asked.append(self.path)
+        self.send_error(404)
+
+    do_CONNECT = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+def test_packages_come_by_the_proxy_of_the_environment(state):
+    dump = subprocess.run(["apt-config", "dump", "Acquire"], capture_output=True, text=True).stdout
+    if "::Proxy" in dump:
+        pytest.skip("this host's apt has a proxy, which comes first")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        r = subprocess.run(command(state, "--name", "other"), capture_output=True, text=True,
+                           stdin=subprocess.DEVNULL, timeout=120,
+                           env={**os.environ, "http_proxy": url, "https_proxy": url})
+        server.shutdown()
+    assert r.returncode == 1 and "cannot install Debian's packages" in r.stderr, r.stderr
+    assert Proxy.asked
+    assert not entries(state, ".build-*")
+
+
+def test_a_variant_that_is_not_there(state):
+    r = subprocess.run(command(state, "--variant", "nix"), capture_output=True, text=True,
+                       stdin=subprocess.DEVNULL, timeout=60)
+    assert r.returncode == 1 and "variant 'nix'" in r.stderr and "hint: variants are" in r.stderr
 
 
 def test_nothing_is_made_twice_and_what_is_damaged_is_made_again(state):
