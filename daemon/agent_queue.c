@@ -173,7 +173,9 @@ int agent_wait_ready(struct agent *a, int64_t deadline, struct err *e)
     pthread_mutex_lock(&a->lock);
     while (a->state != AGENT_READY && a->state != AGENT_CLOSED && !a->version_differs && rc == 0) {
         if (!wait_locked(a, deadline))
-            rc = err_set(e, ERR_TIMEOUT, "the guest was not ready in time");
+            rc = err_set(e, ERR_TIMEOUT, "%s",
+                         a->state <= AGENT_HELLO ? "its agent did not answer in time"
+                                                 : "its agent was not ready in time");
     }
     if (rc == 0 && a->version_differs)
         rc = err_set(e, ERR_GUEST, "the guest's agent speaks another version of the protocol");

@@ -14,11 +14,15 @@
 #include "common/auto.h"
 #include "common/io.h"
 #include "common/log.h"
+#include "common/sbuf.h"
 #include "daemon/vm_priv.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+
+#define LAST_WORDS_MAX 120
 
 struct start {
     struct vm *vm;
@@ -287,9 +291,32 @@ int vm_open_guest(struct vm *vm, struct err *e)
     return 0;
 }
 
+/* The last words on the guest's console, for people; the log itself goes with a failed create. */
+static void last_words(struct vm *vm, struct sbuf *out)
+{
+    autofree char *path = vm_path(vm->vms, vm->id, VMP_CONSOLE);
+    autoclose int fd = path ? open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC) : -1;
+    char tail[1024];
+    struct stat sb;
+
+    if (fd < 0 || fstat(fd, &sb) < 0)
+        return;
+    off_t from = sb.st_size > (off_t)sizeof(tail) ? sb.st_size - (off_t)sizeof(tail) : 0;
+    ssize_t n = pread(fd, tail, sizeof(tail), from);
+    while (n > 0 && strchr("\r\n\t ", tail[n - 1]))
+        n--;
+    if (n <= 0)
+        return;
+    const char *line = memrchr(tail, '\n', (size_t)n);
+    line = line ? line + 1 : tail;
+    size_t len = (size_t)(tail + n - line);
+    sbuf_text(out, line, len < LAST_WORDS_MAX ? len : LAST_WORDS_MAX);
+}
+
 static int why_no_guest(struct start *s, struct err *e)
 {
     struct vm *vm = s->vm;
+    autosbuf struct sbuf words = SBUF(1024);
 
     pthread_mutex_lock(&vm->lock);
     bool cancel = vm->cancel;
@@ -297,9 +324,12 @@ static int why_no_guest(struct start *s, struct err *e)
     if (cancel)
         return err_set(e, ERR_SANDBOX_BUSY, "sandbox '%s' was removed while it started",
                        vm->row.name);
+    last_words(vm, &words);
+    log_warn(LOG_CTX(.sandbox = vm->id, .error = e), "no guest (%s); its console %s%s",
+             s->accel.reason, words.len ? "ends with: " : "is empty", sbuf_str(&words));
     err_wrap(e, "the guest did not come up");
-    return err_hint(e, "`sbx logs --console` of a sandbox shows its kernel; `accel`: %s",
-                    s->accel.reason);
+    return words.len ? err_hint(e, "its console ends with: %s", sbuf_str(&words))
+                     : err_hint(e, "its console is empty; `sbx info` says what runs guests here");
 }
 
 static int step_guest(struct start *s, struct err *e)
