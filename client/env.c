@@ -41,7 +41,7 @@ static int env_file(const char *path, struct strv *ret, struct err *e)
     unsigned line = 0;
 
     if (io_read_file_at(AT_FDCWD, path, ENV_FILE_MAX, &text, &len, e) < 0)
-        return -1;
+        return err_wrap(e, "--env-file");
     if (memchr(text, '\0', len))
         return err_set(e, ERR_USAGE, "%s: holds a NUL byte", path);
     for (char *s = text; s; ) {

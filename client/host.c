@@ -151,10 +151,18 @@ static int unreachable(const char *path, int sys, struct err *e)
         if (strcmp(path, API_SOCKET_DEFAULT) == 0)
             return err_hint(e, "start it with 'sudo systemctl start sandboxd', or run "
                                "'sudo scripts/quickstart' in the source tree");
-        return err_hint(e, "start sandboxd there, or name another socket with --host or SBX_HOST");
+        return err_hint(e, "start sandboxd with a configuration that says so, or name another "
+                           "socket with --host or SBX_HOST");
     case ECONNREFUSED:
+        if (stat(path, &st) == 0 && !S_ISSOCK(st.st_mode)) {
+            err_set(e, ERR_UNREACHABLE, "cannot reach sandboxd at %s: not a socket", path);
+            return err_hint(e, "name sandboxd's socket with --host or SBX_HOST");
+        }
         err_set(e, ERR_UNREACHABLE, "cannot reach sandboxd at %s: nothing listens there", path);
-        return err_hint(e, "start sandboxd with 'sudo systemctl start sandboxd'");
+        if (strcmp(path, API_SOCKET_DEFAULT) == 0)
+            return err_hint(e, "start it with 'sudo systemctl start sandboxd', or, if it was "
+                               "quickstart's, by that again");
+        return err_hint(e, "the sandboxd of this socket has ended: start it again");
     case EACCES:
     case EPERM:
         err_set(e, ERR_UNREACHABLE, "cannot reach sandboxd at %s: permission denied", path);

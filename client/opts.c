@@ -255,9 +255,12 @@ static int check_count(const struct command *c, char **args, size_t n, struct er
     if (n < c->min_args)
         err_set(e, ERR_USAGE, "'sbx %s' wants %s", c->name, c->args);
     else if (c->max_args == 0)
-        err_set(e, ERR_USAGE, "'sbx %s' takes no words, but got '%s'", c->name, args[0]);
+        err_set(e, ERR_USAGE, "'sbx %s' takes no arguments, but got '%s'", c->name, args[0]);
     else
-        err_set(e, ERR_USAGE, "'sbx %s': '%s' is one word too many", c->name, args[c->max_args]);
+        err_set(e, ERR_USAGE, "'sbx %s': '%s' is one argument too many", c->name,
+                args[c->max_args]);
+    if (n > 0 && strcmp(c->name, "create") == 0)
+        return err_hint(e, "did you mean '--name %s'?", args[0]);
     help_usage(&usage, c);
     return err_hint(e, "usage: %s", sbuf_str(&usage));
 }
@@ -334,6 +337,20 @@ static bool command_matches(const struct command *c, int argc, char **argv, int 
     return true;
 }
 
+/* What people who know docker type first. */
+static const struct {
+    const char *word, *hint;
+} elsewhere[] = {
+    { "run", "'sbx create --name NAME --workspace DIR', then 'sbx exec -it NAME -- bash'" },
+    { "cp", "'tar c FILE | sbx exec -i NAME -- tar x -C DIR', or share a workspace" },
+    { "kill", "'sbx stop -t 0 NAME' cuts the power, 'sbx rm -f NAME' removes it as well" },
+    { "pull", "images are made on the host: 'sudo sandboxd image build'" },
+    { "build", "images are made on the host: 'sudo sandboxd image build'" },
+    { "rmi", "did you mean 'sbx image rm'?" },
+    { "ssh", "'sbx exec -it NAME -- bash'" },
+    { "shell", "'sbx exec -it NAME -- bash'" },
+};
+
 const struct command *command_find(int argc, char **argv, int *ret_used, struct err *e)
 {
     const char *words[NEAREST_WORDS_MAX];
@@ -361,6 +378,11 @@ const struct command *command_find(int argc, char **argv, int *ret_used, struct 
     }
     err_set(e, ERR_USAGE, "'%s%s%s' is not an sbx command", argv[0], group ? " " : "",
             group ? argv[1] : "");
+    for (size_t i = 0; i < ARRAY_SIZE(elsewhere) && !group; i++)
+        if (strcmp(argv[0], elsewhere[i].word) == 0) {
+            err_hint(e, "%s", elsewhere[i].hint);
+            return NULL;
+        }
     near = nearest_word(argv[group ? 1 : 0], words, n);
     if (near)
         err_hint(e, "did you mean 'sbx %s%s%s'?", group ? argv[0] : "", group ? " " : "", near);

@@ -138,7 +138,8 @@ class FakeDaemon:
         self.listener.bind(path)
         self.listener.listen(64)
         self.conns = []
-        threading.Thread(target=self.accept, daemon=True).start()
+        self.acceptor = threading.Thread(target=self.accept, daemon=True)
+        self.acceptor.start()
 
     def accept(self):
         while True:
@@ -190,6 +191,11 @@ class FakeDaemon:
 
     def kill(self):
         """As if the daemon died: nothing listens, connections are cut."""
+        if self.listener.fileno() < 0:
+            return
+        # Only closed, the number may be the next listener's before accept() has begun to use it.
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.acceptor.join()
         self.listener.close()
         if os.path.exists(self.path):
             os.unlink(self.path)

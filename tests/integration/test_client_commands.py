@@ -107,7 +107,13 @@ def test_escapes_in_messages_do_not_reach_the_terminal(daemon, sbx):
     (["create", "--workspace", ""], "the directory is empty"),
     (["create", "--label", "=x"], "is not a key"),
     (["create", "--quiet=maybe"], "takes no value"),
-    (["create", "stray"], "takes no words"),
+    (["create", "stray"], "takes no arguments"),
+    (["create", "stray"], "did you mean '--name stray'?"),
+    (["run", "box"], "sbx create --name"),
+    (["cp", "a", "box:/b"], "tar c FILE"),
+    (["kill", "box"], "sbx stop"),
+    (["pull", "debian"], "sandboxd image build"),
+    (["create", "--env-file", "/none/env"], "--env-file: cannot open /none/env"),
     (["create", "-e", "=x"], "is not the name of a variable"),
     (["exec", "box"], "usage: sbx exec"),
     (["exec", "box", "--"], "no command after the --"),
@@ -155,7 +161,15 @@ def test_nobody_listens(sbx, tmp):
     s.close()
     r = sbx("ls")
     assert r.returncode == 125 and "nothing listens there" in r.stderr
-    assert "systemctl start sandboxd" in r.stderr
+    assert "hint: the sandboxd of this socket has ended" in r.stderr
+
+
+def test_a_file_that_is_no_socket(sbx, tmp):
+    with open(tmp + "/s", "w"):
+        pass
+    r = sbx("ls")
+    assert r.returncode == 125 and "s: not a socket" in r.stderr
+    assert lines(r.stderr)[1].startswith("hint: ") and len(lines(r.stderr)) == 2
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to become another user")
@@ -187,6 +201,7 @@ def test_connection_cut_in_the_middle(daemon, sbx):
     for command in ("ls", "images"):
         r = sbx(command)
         assert r.returncode == 125 and "the connection to sandboxd broke" in r.stderr
+    assert "it closed it unanswered" in r.stderr and "hint: " in r.stderr
 
 
 def test_long_socket_path(sbx, tmp):

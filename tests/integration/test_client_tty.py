@@ -296,7 +296,10 @@ class Tmux:
         return self.run("capture-pane", "-p")
 
     def until(self, text):
-        wait_for(lambda: text in self.screen(), 15, what=text + " on\n" + self.screen())
+        try:
+            wait_for(lambda: text in self.screen(), 15, what=text)
+        except AssertionError as e:
+            raise AssertionError(f"{e} on\n{self.screen()}") from None
 
 
 @pytest.fixture
@@ -369,7 +372,7 @@ def test_tmux_window_closed_hangs_up(daemon, tmux):
         try:
             while True:
                 c.read_record()
-        except EOFError:
+        except (EOFError, ConnectionError):      # reset, if sbx had not read all
             closed.set()
     daemon.exec(stream, tty=True, stdin=True)
     tmux.line('"$SBX" exec -it box bash')
