@@ -315,6 +315,10 @@ static int transfer_error(struct client *c, int result, struct err *e)
         return err_hint(e, "see 'journalctl -u sandboxd'");
     case CURLE_OUT_OF_MEMORY:
         return err_nomem(e);
+    case CURLE_PARTIAL_FILE:
+        err_set(e, ERR_UNREACHABLE, "the connection to sandboxd broke in the middle of an answer");
+        host_explain(&c->app->host, e);
+        return e->hint[0] ? -1 : err_hint(e, "'sbx version' says whether sandboxd is back");
     case CURLE_GOT_NOTHING:
         err_set(e, ERR_UNREACHABLE, "the connection to sandboxd broke: it closed it unanswered");
         err_hint(e, "has it just ended? 'journalctl -u sandboxd', or the log it was given, tells");

@@ -3,6 +3,8 @@
 #include "client/app.h"
 #include "client/env.h"
 #include "client/out.h"
+#include "common/limits.h"
+#include "common/parse.h"
 #include "common/api.h"
 #include "common/auto.h"
 #include "common/limits.h"
@@ -69,6 +71,21 @@ static int label_add(const char *given, struct strv *ret, struct err *e)
     return strv_env_set(ret, sbuf_str(&b), e);
 }
 
+static int check_size(const char *option, uint64_t bytes, uint64_t min, uint64_t max, struct err *e)
+{
+    char least[32], most[32];
+
+    if (bytes == 0 || (bytes >= min && bytes <= max))
+        return 0;
+    format_size(min, least);
+    format_size(max, most);
+    err_set(e, ERR_USAGE, "%s: %llu bytes is not from %s to %s", option, (unsigned long long)bytes,
+            least, most);
+    return bytes < MIB ? err_hint(e, "sizes without a unit are bytes: did you mean %lluM?",
+                                  (unsigned long long)bytes)
+                       : -1;
+}
+
 static int request_fill(const struct app *app, const struct create_opts *o,
                         struct api_create_req *req, struct err *e)
 {
@@ -77,6 +94,9 @@ static int request_fill(const struct app *app, const struct create_opts *o,
         return err_hint(e, "names are of a-z, 0-9 and _.-, begin with a letter or digit, and "
                            "are at most %d long", LIMIT_NAME);
     }
+    if (check_size("--memory", o->memory, LIMIT_MEMORY_MIN, LIMIT_MEMORY_MAX, e) < 0 ||
+        check_size("--disk", o->disk, LIMIT_DISK_MIN, LIMIT_DISK_MAX, e) < 0)
+        return -1;
     if ((o->name && !(req->name = strdup(o->name))) ||
         (o->image && !(req->image = strdup(o->image))))
         return err_nomem(e);
@@ -116,8 +136,7 @@ COMMAND(cmd_create)
         }
     }
     if (app->interrupted) {
-        note("given up; sandboxd finishes or takes back what it began%s",
-             o->name ? "" : ", see 'sbx ls'");
+        note("given up waiting; sandboxd goes on, and the sandbox may be there soon: see 'sbx ls'");
     } else if (r == 0) {
         const char *word = o->quiet ? box.id : box.name;
         r = word ? out_line(word, e) : err_set(e, ERR_INTERNAL, "sandboxd named no sandbox");

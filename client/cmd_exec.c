@@ -100,6 +100,9 @@ COMMAND(cmd_exec)
     if (strcmp(command[0], "--") == 0) {
         command++;
         n--;
+    } else if (command[0][0] == '-') {
+        err_set(e, ERR_USAGE, "'%s' is not a command", command[0]);
+        return err_hint(e, "options go before the name: sbx exec %s %s …, and after -- begins the command", command[0], args[0]);
     }
     if (n < 2)
         return err_set(e, ERR_USAGE, "there is no command after the --");
@@ -141,6 +144,7 @@ COMMAND(cmd_attach)
     spec.tty = exec.tty;
     spec.stdin = exec.stdin && !o->no_stdin && exec.state && strcmp(exec.state, "running") == 0;
     spec.lives = exec.detach;
+    spec.watch = o->no_stdin;
     int r = exec_stream_run(app, &spec, e);
     json_done(api_exec_table, &exec, sizeof(exec));
     return r;

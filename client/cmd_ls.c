@@ -7,12 +7,19 @@
 #include "common/limits.h"
 #include "common/parse.h"
 #include <string.h>
+#include <unistd.h>
 
+/* OWNER is for those who see more than their own, and last, so that it can be left out. */
 static const struct column columns[] = {
     { "ID" }, { "NAME", .flex = true }, { "STATE", .flex = true, .state = true },
     { "IMAGE", .flex = true }, { "CPUS" }, { "MEMORY" }, { "CREATED" },
-    { "WORKSPACE", .flex = true },
+    { "WORKSPACE", .flex = true }, { "OWNER", .flex = true },
 };
+
+static bool shows_owner(void)
+{
+    return geteuid() == 0;
+}
 
 static int row(struct table *t, const void *item, bool no_trunc, struct err *e)
 {
@@ -30,9 +37,14 @@ static int row(struct table *t, const void *item, bool no_trunc, struct err *e)
         table_cellf(t, e, "%u", s->cpus) < 0 || table_cell(t, size, e) < 0 ||
         table_cell(t, ago(s->created_at, time), e) < 0)
         return -1;
-    if (!s->workspace.present || !s->workspace.path)
-        return table_cell(t, "-", e);
-    return table_cellf(t, e, "%s%s", s->workspace.path, s->workspace.read_only ? ":ro" : "");
+    bool shared = s->workspace.present && s->workspace.path;
+    if (table_cellf(t, e, "%s%s", shared ? s->workspace.path : "-",
+                    shared && s->workspace.read_only ? ":ro" : "") < 0)
+        return -1;
+    if (!shows_owner())
+        return 0;
+    return s->owner.user ? table_cell(t, s->owner.user, e)
+                         : table_cellf(t, e, "%u", s->owner.uid);
 }
 
 static const char *id(const void *item)
@@ -80,7 +92,8 @@ COMMAND(cmd_ls)
     const struct list list = {
         .key = "sandboxes", .list_table = api_sandbox_list_table, .item_table = api_sandbox_table,
         .item_size = sizeof(struct api_sandbox), .columns = columns,
-        .n_columns = ARRAY_SIZE(columns), .row = row, .id = id, .keep = keep, .keep_arg = &names,
+        .n_columns = ARRAY_SIZE(columns) - !shows_owner(), .row = row, .id = id, .keep = keep,
+        .keep_arg = &names,
     };
 
     (void)args;

@@ -51,7 +51,8 @@ static const struct opt exec_opts[] = {
 };
 
 static const struct opt attach_opts[] = {
-    OPT(struct attach_opts, no_stdin, "no-stdin", 0, OPT_FLAG, NULL, "do not connect stdin"),
+    OPT(struct attach_opts, no_stdin, "no-stdin", 0, OPT_FLAG, NULL,
+        "only watch: no stdin, and Ctrl-C leaves without ending the command"),
     OPT(struct attach_opts, detach_keys, "detach-keys", 0, OPT_STR, "KEYS",
         "keys that leave a terminal; " DETACH_KEYS_DEFAULT " unless given"),
     OPT_END
@@ -144,10 +145,13 @@ const struct command commands[] = {
       OPTS(exec_opts, exec_opts), .min_args = 2, .max_args = ANY, .flags = CMD_STOP_EARLY,
       .complete = COMPLETE_SANDBOX_THEN_COMMAND, .run = cmd_exec },
     { "attach", NULL, "NAME EXEC", "connect to a command that runs already",
-      "Shows the output that is still kept and goes on with what comes. 'sbx execs' lists the ids.",
+      "Shows the output that is still kept and goes on with what comes. "
+      "'sbx execs' lists the ids.\n"
+      "Ctrl-C is the command's, as if it ran here; with --no-stdin it only leaves.",
       NULL, OPTS(attach_opts, attach_opts), .min_args = 2, .max_args = 2,
       .complete = COMPLETE_SANDBOX_THEN_EXEC, .run = cmd_attach },
-    { "execs", NULL, "NAME", "list the commands of a sandbox", NULL, NULL,
+    { "execs", NULL, "NAME", "list the commands of a sandbox",
+      "They are forgotten, with their output, when the sandbox stops.", NULL,
       OPTS(execs_opts, list_opts), .min_args = 1, .max_args = 1, SANDBOX, .run = cmd_execs },
     { "ls", "ps", "", "list sandboxes", NULL,
       "sbx ls --filter state=running\n"

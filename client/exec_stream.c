@@ -195,8 +195,9 @@ static int lost(struct session *s, int sys, struct err *e)
         err_set(e, ERR_UNREACHABLE, "%s", what);
     host_explain(&s->app->host, e);
     return err_hint(e, "'sbx execs %s' says whether exec %s still runs, 'sbx attach' goes on "
-                       "with it",
-                    s->spec->sandbox, s->spec->exec);
+                       "with it%s",
+                    s->spec->sandbox, s->spec->exec,
+                    s->spec->lives ? "" : " if you are back soon: half a minute, then it is ended");
 }
 
 static int on_exit_record(struct session *s, const uint8_t *data, size_t len, struct err *e)
@@ -387,7 +388,9 @@ static void take_signal(struct session *s)
         s->status = 128 + signo;
         break;
     default:
-        if (s->raw) {   /* not typed, as keys are no signals now: meant for us */
+        if (s->spec->watch) {
+            leave(s);
+        } else if (s->raw) {   /* not typed, as keys are no signals now: meant for us */
             s->ended = true;
             s->status = 128 + signo;
         } else {

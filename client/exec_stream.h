@@ -20,6 +20,7 @@ struct stream_spec {        /* all borrowed */
     bool tty;               /* the exec has a pty */
     bool stdin;             /* send ours */
     bool lives;             /* created with detach: it goes on when the connection ends */
+    bool watch;             /* signals make us leave and are not the command's */
     struct detach_keys keys;
 };
 

@@ -131,7 +131,7 @@ static int64_t follower_read(void *arg, char *buf, size_t cap)
         if (f->looks++ % ALIVE_EVERY == 0 && is_over(f->call))
             f->last_round = true;
         else if (call_wait_gone(f->call, -1, FOLLOW_MS, NULL))
-            return 0;
+            return -1;          /* cut off, so that nobody takes it for the log's end */
     }
 }
 

@@ -329,6 +329,7 @@ int vm_start(struct vm *vm, const struct caller *c, struct err *e)
 
 static int stop_with_job(struct vm *vm, int64_t timeout_ms, struct err *e)
 {
+    static const char stopped[] = "sandbox is stopped";
     struct err ignored = ERR_INIT;
 
     if (vm->row.state != VM_RUNNING)
@@ -344,6 +345,7 @@ static int stop_with_job(struct vm *vm, int64_t timeout_ms, struct err *e)
     pthread_mutex_unlock(&vm->lock);
     if (vm_store_row(vm, e) < 0)
         return -1;
+    vm_log_line(vm, stopped, sizeof(stopped) - 1);
     log_notice(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid, .event = EV_STOPPED),
                "sandbox '%s' is stopped", vm->row.name);
     return 0;

@@ -86,14 +86,16 @@ static bool visible(const struct caller *c, const struct vm *vm)
 }
 
 /* How well a reference names a sandbox; the best rank wins, two of the best are ambiguous. */
-enum rank { RANK_NONE, RANK_PREFIX, RANK_NAME, RANK_OWN_NAME, RANK_ID };
+enum rank { RANK_NONE, RANK_PREFIX, RANK_OWN_NAME, RANK_ID };
 
 static enum rank match(const struct caller *c, const struct vm *vm, const char *ref)
 {
     if (strcmp(vm->id, ref) == 0)
         return RANK_ID;
-    if (strcmp(vm->row.name, ref) == 0)
-        return vm->row.uid == c->id.uid ? RANK_OWN_NAME : RANK_NAME;
+    /* Another's by its id only: an administrator who repeats a command for his own "box" when that is
+     * gone shall not meet somebody else's. */
+    if (strcmp(vm->row.name, ref) == 0 && vm->row.uid == c->id.uid)
+        return RANK_OWN_NAME;
     if (id_prefix_valid(ref) && strncmp(vm->id, ref, strlen(ref)) == 0)
         return RANK_PREFIX;
     return RANK_NONE;
@@ -104,9 +106,12 @@ int vms_find(struct vms *v, const struct caller *c, const char *ref, struct vm *
     struct vm *best = NULL;
     enum rank best_rank = RANK_NONE;
     unsigned n = 0;
+    char others[LIMIT_ID + 1] = "";
 
     pthread_mutex_lock(&v->lock);
     for (size_t i = 0; i < v->n; i++) {
+        if (c->admin && strcmp(v->list[i]->row.name, ref) == 0)
+            snprintf(others, sizeof(others), "%s", v->list[i]->id);
         enum rank r = visible(c, v->list[i]) ? match(c, v->list[i], ref) : RANK_NONE;
         if (r == RANK_NONE || r < best_rank)
             continue;
@@ -122,6 +127,9 @@ int vms_find(struct vms *v, const struct caller *c, const char *ref, struct vm *
         return 0;
     }
     if (n == 0) {
+        err_set(e, ERR_SANDBOX_NOT_FOUND, "no sandbox '%s' of your own", ref);
+        if (others[0])
+            return err_hint(e, "another user's is called so: name it by its id, %s", others);
         err_set(e, ERR_SANDBOX_NOT_FOUND, "no sandbox '%s'", ref);
         return err_hint(e, "`sbx ls` lists your sandboxes");
     }

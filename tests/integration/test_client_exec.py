@@ -41,7 +41,7 @@ def test_request_and_output(daemon, sbx):
 
 @pytest.mark.parametrize("args,command", [
     (["exec", "box", "ls", "-l"], ["ls", "-l"]), (["exec", "box", "--", "--help"], ["--help"]),
-    (["exec", "box", "-x"], ["-x"]), (["exec", "--", "box", "a", "--"], ["a", "--"]),
+    (["exec", "box", "--", "-x"], ["-x"]), (["exec", "--", "box", "a", "--"], ["a", "--"]),
     (["exec", "box", "--", "--"], ["--"]), (["exec", "box", ""], [""])])
 def test_where_options_end(daemon, sbx, args, command):
     daemon.exec(lambda c: c.exit(0))
@@ -371,6 +371,24 @@ def test_attach(daemon, sbx):
     got.clear()
     daemon.on("GET", ".*/attach", lambda c, r: (c.upgrade(), c.exit(6)))
     assert sbx("attach", "--no-stdin", "box", "fed", input=b"hello").returncode == 6
+
+
+@pytest.mark.parametrize("signo", [signal.SIGINT, signal.SIGTERM])
+def test_who_only_watches_leaves_by_a_signal(daemon, sbx, signo):
+    daemon.reply("GET", "/v1/sandboxes/box/execs/fed", 200, an_exec(detach=True))
+    got = []
+
+    def attach(c, r):
+        c.upgrade()
+        c.record(STDOUT, b"goes on\n")
+        got.append(c.read_record())
+    daemon.on("GET", ".*/attach", attach)
+    p = sbx.popen("attach", "--no-stdin", "box", "fed")
+    assert p.stdout.readline() == b"goes on\n"
+    p.send_signal(signo)
+    _, text = p.communicate(timeout=10)
+    assert p.returncode == 0 and b"which goes on" in text
+    assert got == [(DETACH, b"")]
 
 
 def test_tty_without_stdin_may_go_to_a_pipe(daemon, sbx):

@@ -194,6 +194,9 @@ def config_defaults():
     keys = re.findall(r"JF\(struct config, (\w+),", text)
     defaults = dict(re.findall(r'set_default\(&c->(\w+), "([^"]*)", e\)', text))
     units = {"KIB": 1024, "MIB": 1024 ** 2, "GIB": 1024 ** 3, "": 1}
+    limits = dict(re.findall(r"#define (\w+) (\d+)\b", source("common/limits.h")))
+    defaults.update((key, int(limits[name])) for key, name in re.findall(
+        r"JF\(struct config, (\w+),[^)]*?\.def = (DEADLINE_\w+)\)", text))
     for key, number, unit in re.findall(
             r"JF\(struct config, (\w+),[^)]*?\.def = (\d+)(?: \* (\w+))?\)", text):
         defaults[key] = int(number) * units[unit]

@@ -150,5 +150,11 @@ def test_what_others_own_does_not_exist(daemon, box):
     assert daemon.ok("exec", "box", "--", "sh", "-c", "touch /workspace/mine; id -u", uid=1000) == "1000\n"
     assert os.stat(d + "/mine").st_uid == 1000
     assert len(daemon.get("/v1/sandboxes")["sandboxes"]) == 2           # root sees both
+    daemon.ok("create", "--name", "theirs", "--no-start", uid=1000)
+    hint = fails(daemon, "rm", "theirs")                                # but does not mix them up
+    theirs = daemon.get("/v1/sandboxes")["sandboxes"]
+    ident = next(s["id"] for s in theirs if s["name"] == "theirs")
+    assert "no sandbox 'theirs' of your own" in hint and f"by its id, {ident}" in hint
+    daemon.ok("rm", ident)
     daemon.ok("rm", "box", uid=1000)
     assert box.sh("echo still here") == "still here\n"
