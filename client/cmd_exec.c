@@ -102,7 +102,8 @@ COMMAND(cmd_exec)
         n--;
     } else if (command[0][0] == '-') {
         err_set(e, ERR_USAGE, "'%s' is not a command", command[0]);
-        return err_hint(e, "options go before the name: sbx exec %s %s …, and after -- begins the command", command[0], args[0]);
+        return err_hint(e, "options go before the name: sbx exec %s %s …, and -- begins a command",
+                        command[0], args[0]);
     }
     if (n < 2)
         return err_set(e, ERR_USAGE, "there is no command after the --");

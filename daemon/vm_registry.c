@@ -92,8 +92,8 @@ static enum rank match(const struct caller *c, const struct vm *vm, const char *
 {
     if (strcmp(vm->id, ref) == 0)
         return RANK_ID;
-    /* Another's by its id only: an administrator who repeats a command for his own "box" when that is
-     * gone shall not meet somebody else's. */
+    /* Another's by its id only: an administrator who repeats a command for his own "box" when that
+     * is gone shall not meet somebody else's. */
     if (strcmp(vm->row.name, ref) == 0 && vm->row.uid == c->id.uid)
         return RANK_OWN_NAME;
     if (id_prefix_valid(ref) && strncmp(vm->id, ref, strlen(ref)) == 0)
