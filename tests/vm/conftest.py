@@ -19,6 +19,11 @@ import time
 
 import pytest
 
+# Started in the background by a shell, they would be ignored, in all children too.
+for number in (signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler)
+
 BUILD = os.environ.get("SBX_BUILD", "build")
 CACHE = os.environ.get("SBX_TEST_CACHE", "/var/cache/sandboxd-test")
 SOURCE = os.environ.get("SBX_SOURCE", os.path.dirname(os.path.dirname(os.path.dirname(__file__))))

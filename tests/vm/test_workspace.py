@@ -15,9 +15,8 @@ def shared(request, daemon):
     with open(d + "/from-host", "w") as f:
         f.write("host\n")
     os.chown(d + "/from-host", uid, uid)
-    name = f"ws{uid}"
-    daemon.ok("create", "--name", name, "--workspace", d, "--memory", "512M", uid=uid)
-    b = Box(daemon, name, d)
+    name = daemon.ok("create", "-q", "--workspace", d, "--memory", "512M", uid=uid).strip()
+    b = Box(daemon, name, d)        # by its id, as root uses it too
     b.uid = uid
     yield b
     daemon.ok("rm", "-f", name)
