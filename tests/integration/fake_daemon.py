@@ -166,7 +166,9 @@ class FakeDaemon:
                         fn(conn, r)
                         break
                 else:
-                    conn.answer(404, error("route_not_found", "no route " + r.path))
+                    conn.answer(404, error(
+                        "route_not_found", f"no route {r.method} {r.path} at {self.path}, but "
+                        f"{[p for _, p, _ in self.routes]}"))
                 if r.headers.get("upgrade"):
                     break
         except (EOFError, OSError):

@@ -221,7 +221,7 @@ def test_long_socket_path(sbx, tmp):
         os.chdir(here)
     d.reply("GET", "/v1/sandboxes", 200, {"sandboxes": [sandbox()]})
     assert sbx("-H", "unix://" + deep + "/s", "ls", "-q").stdout == BOX_ID + "\n"
-    d.listener.close()
+    d.kill()
 
 
 def test_proxies_of_the_environment_are_not_used(daemon, sbx):
