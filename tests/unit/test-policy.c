@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Rules as people write them, in and out, and what follows from them.
+ */
+#include "common/auto.h"
+#include "common/policy.h"
+#include "tests/harness/test.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define A63 "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+#define N253 A63 "." A63 "." A63 "." "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+
+/* Text, and its canonical form. */
+static const char *const good[][2] = {
+    { "example.com", "example.com" },
+    { "EXAMPLE.Com", "example.com" },
+    { "example.com.", "example.com" },
+    { "intranet", "intranet" },
+    { "_dmarc.example.com", "_dmarc.example.com" },
+    { "a-b.c--d.example", "a-b.c--d.example" },
+    { "1.example", "1.example" },
+    { "1.2.3.example", "1.2.3.example" },
+    { "x.1a", "x.1a" },
+    { "*.example.com", "*.example.com" },
+    { "**.Example.COM.", "**.example.com" },
+    { "b\xc3\xbc" "cher.example", "xn--bcher-kva.example" },
+    { "B\xc3\x9c" "CHER.example", "xn--bcher-kva.example" },
+    { "bu\xcc\x88" "cher.example", "xn--bcher-kva.example" },
+    { "*.b\xc3\xbc" "cher.example:443", "*.xn--bcher-kva.example:443" },
+    { "fa\xc3\x9f.example", "xn--fa-hia.example" },
+    { "XN--BCHER-KVA.example", "xn--bcher-kva.example" },
+    { "example\xe3\x80\x82" "com", "example.com" },
+    { "a\xe2\x80\x8b" "b.example", "ab.example" },     /* UTS 46 passes over what has no width */
+    { "example.com:443", "example.com:443" },
+    { "example.com:1-65535", "example.com:1-65535" },
+    { "example.com:80-80", "example.com:80" },
+    { "example.com:53/udp", "example.com:53/udp" },
+    { "example.com/tcp", "example.com/tcp" },
+    { "192.0.2.7", "192.0.2.7" },
+    { "192.0.2.7/32", "192.0.2.7" },
+    { "10.0.0.0/8", "10.0.0.0/8" },
+    { "0.0.0.0/0", "0.0.0.0/0" },
+    { "10.0.0.0/8:22/tcp", "10.0.0.0/8:22/tcp" },
+    { "10.0.0.0/8/udp", "10.0.0.0/8/udp" },
+    { A63 ".example", A63 ".example" },
+    { N253, N253 },
+    { N253 ".", N253 },
+};
+
+/* Text, and what the error says. */
+static const char *const bad[][2] = {
+    { "", "is empty" },
+    { ".", "empty label" },
+    { "..", "empty label" },
+    { "example..com", "empty label" },
+    { ".example.com", "empty label" },
+    { "example.com..", "empty label" },
+    { "*", "everything" },
+    { "**", "everything" },
+    { "*.com", "top-level" },
+    { "**.com", "top-level" },
+    { "*.", "empty" },
+    { "a*.example.com", "whole labels" },
+    { "a.*.example.com", "whole labels" },
+    { "***.example.com", "whole labels" },
+    { "*.*.example.com", "whole labels" },
+    { "**.*.example.com", "whole labels" },
+    { "-a.example", "begins or ends with a -" },
+    { "a-.example", "begins or ends with a -" },
+    { A63 "a.example", "more than 63" },
+    { N253 "a", "more than 253" },
+    { "exa mple.com", "blank or control" },
+    { "example.com\n", "blank or control" },
+    { "ex\tample.com", "blank or control" },
+    { "\033[31m.com", "IPv6|blank or control|not the name" },
+    { "ex\x7f.com", "blank or control" },
+    { "exam;ple.com", "not the name" },
+    { "exam\\ple.com", "not the name" },
+    { "a@example.com", "not the name" },
+    { "\xff.example", "international" },
+    { "xn--a.example", "international" },
+    { "xn--bcher-kv.example.com", "international" },
+    { "1.2.3", "neither an address nor a name" },
+    { "1.2.3.4.5", "neither an address nor a name" },
+    { "256.1.1.1", "neither an address nor a name" },
+    { "010.0.0.1", "neither an address nor a name" },
+    { "0x7f.0x1", "neither an address nor a name" },
+    { "2130706433", "neither an address nor a name" },
+    { "10.0.0.1/8", "beyond its prefix" },
+    { "10.0.0.0/33", "not a prefix" },
+    { "10.0.0.0/", "protocol|prefix" },
+    { "10.0.0.0/-1", "protocol|prefix" },
+    { "example.com/24", "not an address" },
+    { "example.com/icmp", "not a protocol" },
+    { "example.com/TCP", "not a protocol" },
+    { "example.com:", "not a port" },
+    { "example.com:0", "not a port" },
+    { "example.com:65536", "not a port" },
+    { "example.com:80-", "not a port" },
+    { "example.com:-80", "not a port" },
+    { "example.com:90-80", "backwards" },
+    { "example.com:http", "not a port" },
+    { "example.com:80:90", "IPv6" },
+    { "https://example.com/", "is a URL" },
+    { "::1", "IPv6" },
+    { "[::1]:80", "IPv6" },
+    { "2001:db8::/32", "IPv6" },
+};
+
+TEST(targets_have_one_form)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
+        struct err e = ERR_INIT;
+        struct policy_target t, again;
+        char text[POLICY_TARGET_TEXT], twice[POLICY_TARGET_TEXT];
+        if (policy_target_parse(good[i][0], &t, &e) < 0)
+            FAIL("%s: %s", good[i][0], e.msg);
+        policy_target_format(&t, text);
+        ASSERT_STREQ(text, good[i][1]);
+        ASSERT_EQ(policy_target_parse(text, &again, &e), 0);
+        policy_target_format(&again, twice);
+        ASSERT_STREQ(twice, text);
+    }
+}
+
+static bool says(const char *msg, const char *words)
+{
+    char copy[128], *save = NULL;
+
+    snprintf(copy, sizeof(copy), "%s", words);
+    for (char *w = strtok_r(copy, "|", &save); w; w = strtok_r(NULL, "|", &save))
+        if (strstr(msg, w))
+            return true;
+    return false;
+}
+
+TEST(what_is_no_target_is_refused_with_a_reason)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        struct err e = ERR_INIT;
+        struct policy_target t = { .prefix = 77 };
+        if (policy_target_parse(bad[i][0], &t, &e) == 0)
+            FAIL("'%s' is a target", bad[i][0]);
+        ASSERT_EQ(t.prefix, 77);
+        if (!says(e.msg, bad[i][1]))
+            FAIL("'%s': %s", bad[i][0], e.msg);
+    }
+}
+
+static struct policy_rule *rules;
+static size_t n_rules;
+
+static void load(const char *text)
+{
+    struct err e = ERR_INIT;
+
+    free(rules);
+    rules = NULL;
+    if (policy_rules_parse(text, strlen(text), &rules, &n_rules, &e) < 0)
+        FAIL("%s", e.msg);
+}
+
+/* Index of the rule for allow; for deny, -10 minus it. */
+static int ask(const char *name, const char *address, uint16_t port, uint8_t proto)
+{
+    struct policy_question q = { .name = name, .port = port, .proto = proto };
+    struct policy_target t;
+    struct err e = ERR_INIT;
+    int rule = 99;
+
+    if (address) {
+        ASSERT_EQ(policy_target_parse(address, &t, &e), 0);
+        q.address = t.address;
+        q.has_address = true;
+    }
+    enum policy_verdict v = policy_decide(rules, n_rules, &q, &rule);
+    return v == POLICY_ALLOW ? rule : -10 + rule;
+}
+
+#define DENIED_BY(rule) (-10 + (rule))
+#define DEFAULT DENIED_BY(POLICY_BY_DEFAULT)
+#define PLACE DENIED_BY(POLICY_BY_PLACE)
+
+TEST(wildcards_mean_labels_and_never_the_zone_itself)
+{
+    load("allow *.one.example\nallow **.any.example\n");
+    ASSERT_EQ(ask("a.one.example", NULL, 443, POLICY_TCP), 0);
+    ASSERT_EQ(ask("one.example", NULL, 443, POLICY_TCP), DEFAULT);
+    ASSERT_EQ(ask("a.b.one.example", NULL, 443, POLICY_TCP), DEFAULT);
+    ASSERT_EQ(ask("xone.example", NULL, 443, POLICY_TCP), DEFAULT);
+    ASSERT_EQ(ask("a.any.example", NULL, 443, POLICY_TCP), 1);
+    ASSERT_EQ(ask("a.b.c.any.example", NULL, 443, POLICY_TCP), 1);
+    ASSERT_EQ(ask("any.example", NULL, 443, POLICY_TCP), DEFAULT);
+    ASSERT_EQ(ask("a.any.example.org", NULL, 443, POLICY_TCP), DEFAULT);
+}
+
+TEST(deny_wins_wherever_it_stands)
+{
+    load("deny bad.zone.example\nallow **.zone.example\ndeny **.zone.example:22\n");
+    ASSERT_EQ(ask("bad.zone.example", NULL, 443, POLICY_TCP), DENIED_BY(0));
+    ASSERT_EQ(ask("bad.zone.example", NULL, 443, POLICY_UDP), DENIED_BY(0));
+    ASSERT_EQ(ask("ok.zone.example", NULL, 443, POLICY_TCP), 1);
+    ASSERT_EQ(ask("ok.zone.example", NULL, 22, POLICY_TCP), DENIED_BY(2));
+    ASSERT_EQ(ask("ok.zone.example", NULL, 443, POLICY_UDP), DEFAULT);      /* tcp unless said */
+}
+
+TEST(ports_and_protocols)
+{
+    load("allow a.example:80-90\nallow a.example:53/udp\nallow 93.184.216.0/24:443\n");
+    ASSERT_EQ(ask("a.example", NULL, 79, POLICY_TCP), DEFAULT);
+    ASSERT_EQ(ask("a.example", NULL, 80, POLICY_TCP), 0);
+    ASSERT_EQ(ask("a.example", NULL, 90, POLICY_TCP), 0);
+    ASSERT_EQ(ask("a.example", NULL, 91, POLICY_TCP), DEFAULT);
+    ASSERT_EQ(ask("a.example", NULL, 53, POLICY_TCP), DEFAULT);
+    ASSERT_EQ(ask("a.example", NULL, 53, POLICY_UDP), 1);
+    ASSERT_EQ(ask(NULL, "93.184.216.34", 443, POLICY_TCP), 2);
+    ASSERT_EQ(ask(NULL, "93.184.217.34", 443, POLICY_TCP), DEFAULT);
+}
+
+TEST(special_places_want_a_rule_of_their_own)
+{
+    static const char *const places[] = { "127.0.0.1", "0.0.0.0", "10.1.2.3", "172.31.0.1",
+                                          "192.168.1.1", "169.254.169.254", "169.254.1.1",
+                                          "100.64.0.1", "100.100.100.200", "168.63.129.16",
+                                          "224.0.0.251", "255.255.255.255", "240.0.0.1",
+                                          "198.18.0.1", "192.0.2.1" };
+
+    load("allow 0.0.0.0/0\nallow **.zone.example\n");
+    for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+        ASSERT_EQ(ask(NULL, places[i], 80, POLICY_TCP), PLACE);
+        ASSERT_EQ(ask("a.zone.example", places[i], 80, POLICY_TCP), PLACE);     /* rebinding */
+    }
+    ASSERT_EQ(ask(NULL, "93.184.216.34", 80, POLICY_TCP), 0);
+    ASSERT_EQ(ask(NULL, "172.32.0.1", 80, POLICY_TCP), 0);
+    ASSERT_EQ(ask(NULL, "100.128.0.1", 80, POLICY_TCP), 0);
+    load("allow 10.1.0.0/16\nallow 169.254.0.0/16\ndeny 10.1.9.0/24\n");
+    ASSERT_EQ(ask(NULL, "10.1.2.3", 80, POLICY_TCP), 0);
+    ASSERT_EQ(ask(NULL, "10.1.9.3", 80, POLICY_TCP), DENIED_BY(2));
+    ASSERT_EQ(ask(NULL, "10.2.2.3", 80, POLICY_TCP), PLACE);
+    ASSERT_EQ(ask(NULL, "169.254.1.1", 80, POLICY_TCP), 1);
+    ASSERT_EQ(ask(NULL, "169.254.169.254", 80, POLICY_TCP), PLACE);     /* by its own name only */
+}
+
+static int ask_name(const char *name)
+{
+    int rule = 99;
+
+    return policy_decide_name(rules, n_rules, name, &rule) == POLICY_ALLOW ? rule : -10 + rule;
+}
+
+TEST(a_name_is_answered_if_some_port_of_it_is_open)
+{
+    load("allow a.example:443\ndeny b.example\nallow b.example\nallow c.example:1-100\n"
+         "deny c.example:1-99\nallow d.example:80\ndeny d.example:80/tcp\n");
+    ASSERT_EQ(ask_name("a.example"), 0);
+    ASSERT_EQ(ask_name("b.example"), DENIED_BY(1));
+    ASSERT_EQ(ask_name("c.example"), 3);
+    ASSERT_EQ(ask_name("d.example"), DENIED_BY(6));
+    ASSERT_EQ(ask_name("e.example"), DEFAULT);
+    load("allow 0.0.0.0/0\ndeny **.ads.example\n");
+    ASSERT_EQ(ask_name("any.example"), 0);
+    ASSERT_EQ(ask_name("x.ads.example"), DENIED_BY(1));
+    load("allow 93.184.216.0/24\n");
+    ASSERT_EQ(ask_name("any.example"), DEFAULT);
+}
+
+TEST(files_are_taken_whole_or_not_at_all)
+{
+    static const struct {
+        const char *text, *says;
+    } wrong[] = {
+        { "allow a.example\nallow\n", "line 2: there is nothing after allow" },
+        { "allow a.example\n\n# note\npermit b.example\n", "line 4: 'permit' is neither" },
+        { "allow a.example b.example", "line 1: there is more than one target" },
+        { "deny *.com # all of it", "line 1: '*.com' would be a whole top-level domain" },
+        { "ALLOW a.example", "line 1: 'ALLOW' is neither" },
+    };
+
+    load("");
+    ASSERT_EQ(n_rules, 0);
+    load("# a comment\r\n\r\n  allow\tA.example:443 # why\r\ndeny b.example");
+    ASSERT_EQ(n_rules, 2);
+    ASSERT_STREQ(rules[0].target.name, "a.example");
+    ASSERT_EQ(rules[1].verdict, POLICY_DENY);
+    for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+        struct err e = ERR_INIT;
+        struct policy_rule *none = NULL;
+        size_t n = 7;
+        ASSERT_EQ(policy_rules_parse(wrong[i].text, strlen(wrong[i].text), &none, &n, &e), -1);
+        ASSERT_TRUE(none == NULL && n == 7);
+        if (!strstr(e.msg, wrong[i].says))
+            FAIL("%s", e.msg);
+    }
+    struct err e = ERR_INIT;
+    struct policy_rule *none = NULL;
+    size_t n = 0;
+    ASSERT_EQ(policy_rules_parse("allow a\0b", 9, &none, &n, &e), -1);
+    ASSERT_TRUE(strstr(e.msg, "NUL") != NULL);
+}
+
+TEST(a_policy_has_a_most)
+{
+    autofree char *text = malloc(32 * (POLICY_RULES_MAX + 1));
+    struct err e = ERR_INIT;
+    struct policy_rule *many = NULL;
+    size_t n = 0, at = 0;
+
+    for (int i = 0; i < POLICY_RULES_MAX; i++)
+        at += (size_t)snprintf(text + at, 32, "allow h%d.example\n", i);
+    ASSERT_EQ(policy_rules_parse(text, at, &many, &n, &e), 0);
+    ASSERT_EQ(n, POLICY_RULES_MAX);
+    free(many);
+    at += (size_t)snprintf(text + at, 32, "allow last.example\n");
+    many = NULL;
+    ASSERT_EQ(policy_rules_parse(text, at, &many, &n, &e), -1);
+    ASSERT_TRUE(strstr(e.msg, "line 1001: more than 1000 rules") != NULL);
+}
