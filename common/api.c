@@ -2,6 +2,7 @@
 #include "common/api.h"
 #include "common/limits.h"
 #include "common/name.h"
+#include "common/policy.h"
 
 #include <string.h>
 
@@ -57,6 +58,12 @@ const struct jfield api_create_req_table[] = {
     JF(struct api_create_req, labels, JT_MAP, .max = LIMIT_LABELS, .item_max = LIMIT_LABEL_VALUE,
        .check = label_valid, .rule = RULE_LABEL),
     JF(struct api_create_req, start, JT_BOOL, .def = true),
+    JF(struct api_create_req, policy, JT_STR, .check = name_valid, .rule = RULE_NAME),
+    JF(struct api_create_req, policy_rules, JT_STR, .max = POLICY_TEXT_MAX),
+    JF(struct api_create_req, allow, JT_STRV, .max = POLICY_RULES_MAX,
+       .item_max = POLICY_TARGET_TEXT),
+    JF(struct api_create_req, deny, JT_STRV, .max = POLICY_RULES_MAX,
+       .item_max = POLICY_TARGET_TEXT),
     JF_END,
 };
 
@@ -111,9 +118,15 @@ static const struct jfield image_ref_table[] = {
     JF_END,
 };
 
-static const struct jfield owner_table[] = {
+const struct jfield api_owner_table[] = {
     JF(struct api_owner, uid, JT_U32),
     JF(struct api_owner, user, JT_STR, .flags = JF_NULL),
+    JF_END,
+};
+
+static const struct jfield network_table[] = {
+    JF(struct api_network, address, JT_STR, .flags = JF_NULL),
+    JF(struct api_network, policy, JT_STR),
     JF_END,
 };
 
@@ -129,9 +142,10 @@ const struct jfield api_sandbox_table[] = {
     JF(struct api_sandbox, disk, JT_U64),
     JF(struct api_sandbox, env, JT_MAP),
     JF(struct api_sandbox, labels, JT_MAP),
-    JF(struct api_sandbox, owner, JT_OBJ, .table = owner_table),
+    JF(struct api_sandbox, owner, JT_OBJ, .table = api_owner_table),
     JF(struct api_sandbox, machine, JT_STR),
     JF(struct api_sandbox, accel, JT_STR, .flags = JF_NULL),
+    JF(struct api_sandbox, network, JT_OBJ, .flags = JF_OPT | JF_NULL, .table = network_table),
     JF(struct api_sandbox, created_at, JT_TIME),
     JF(struct api_sandbox, started_at, JT_TIME),
     JF(struct api_sandbox, stopped_at, JT_TIME),

@@ -31,10 +31,19 @@ struct api_create_req {     /* POST /v1/sandboxes */
     struct strv env;
     struct strv labels;
     bool start;             /* default true */
+    char *policy;           /* preset or named policy; NULL: the daemon's default */
+    char *policy_rules;     /* text of a policy file instead; NULL: none */
+    struct strv allow, deny;/* targets on top of it */
 };
 
 struct api_image_ref { char *name; char *digest; };
 struct api_owner { uint32_t uid; char *user; };
+
+struct api_network {
+    bool present;           /* false: made by a sandboxd without networks */
+    char *address;          /* "10.209.0.2": the guest's, seen by the host only */
+    char *policy;           /* what its rules began with: preset, named policy, or "rules" */
+};
 
 struct api_sandbox {
     char *id, *name;
@@ -48,6 +57,7 @@ struct api_sandbox {
     struct api_owner owner;
     char *machine;          /* microvm or q35 */
     char *accel;            /* kvm or tcg; NULL before its first start */
+    struct api_network network;
     int64_t created_at, started_at, stopped_at;
     uint32_t execs_running;
 };
@@ -110,6 +120,83 @@ struct api_image {
 };
 struct api_image_list { struct jlist images; };
 
+/* ---- policies: docs/POLICY.md ---- */
+
+struct api_policy_rule {
+    bool present;           /* of "why"; lists do not look at it */
+    char *verdict;          /* allow deny */
+    char *target;           /* canonical */
+    char *source;           /* "preset agent", "policy NAME", "rules" (a file), "user" (by hand) */
+    struct api_owner added_by;
+    int64_t added_at;
+    uint64_t matches;       /* connections and names it decided, since it was added */
+};
+struct api_policy {         /* GET /v1/sandboxes/{ref}/policy */
+    char *sandbox;          /* id */
+    char *base;             /* preset or named policy it began with, or "rules" */
+    struct jlist rules;     /* struct api_policy_rule */
+    struct jlist ceiling;   /* the same, of the administrator; empty: none */
+    char *text;             /* all own rules in the form of a policy file */
+};
+struct api_policy_set_req { /* PUT /v1/sandboxes/{ref}/policy: exactly one of the two */
+    char *policy;           /* preset or named policy */
+    char *rules;            /* text of a policy file */
+};
+struct api_policy_rules_req {   /* POST /v1/sandboxes/{ref}/policy/rules */
+    char *verdict;          /* "allow" or "deny": adds; "remove": takes away, whatever they say */
+    struct strv targets;
+};
+struct api_policy_verdict { /* GET /v1/sandboxes/{ref}/policy/check?target= */
+    char *target;           /* canonical, as it was judged */
+    char *verdict;          /* allow deny */
+    char *reason;           /* a sentence */
+    char *rule;             /* "allow *.example.com:443"; NULL: none decided */
+    char *source;           /* of that rule, or "ceiling", "special address", "default" */
+};
+struct api_policy_answer {  /* an address that a name led to */
+    char *name, *address;
+    int64_t expires_at;     /* in the filter: the answer's TTL and a grace */
+    uint64_t packets;       /* first packets of connections, counted by the filter */
+    bool live;              /* in the filter now */
+};
+struct api_policy_why {     /* GET /v1/sandboxes/{ref}/policy/why?target= */
+    struct api_policy_verdict decision;
+    struct api_policy_rule rule;    /* who added it and when; present if one decided */
+    struct jlist answers;   /* struct api_policy_answer: of this name, or that led to the address */
+    char *element;          /* what lets it through in the filter now; NULL: nothing */
+    uint64_t packets;       /* counted by that element */
+    uint64_t denied;        /* packets of this sandbox that were rejected so far, all together */
+};
+/* One line of GET /v1/sandboxes/{ref}/policy/log (application/x-ndjson). */
+struct api_policy_event {
+    int64_t time;
+    char *sandbox;          /* id */
+    char *kind;             /* connect resolve alert change */
+    char *verdict;          /* allow deny */
+    char *name;             /* NULL: unknown */
+    char *address;          /* NULL: a name that was not resolved */
+    uint32_t port;
+    char *proto;            /* tcp udp icmp …; NULL: none */
+    char *rule;             /* NULL: the default */
+    char *reason;           /* a sentence */
+    uint64_t count;         /* that many like this since the line before of its kind */
+};
+struct api_policy_probe { char *probe, *expected, *seen; bool pass; };
+struct api_policy_proof {   /* POST /v1/sandboxes/{ref}/policy/prove */
+    uint32_t passed, failed;
+    struct jlist probes;    /* struct api_policy_probe */
+};
+struct api_named_policy {
+    char *name;
+    char *kind;             /* preset named */
+    char *description;      /* NULL for named ones */
+    char *rules;            /* text */
+    struct api_owner owner; /* present with named ones: policies are their owner's */
+    int64_t changed_at;
+};
+struct api_named_policy_list { struct jlist policies; };
+struct api_named_policy_req { char *rules; };   /* PUT /v1/policies/{name} */
+
 struct api_version {
     char *version, *api, *commit;
     char *libvirt, *qemu, *sqlite, *microhttpd;
@@ -133,4 +220,8 @@ struct api_error { struct api_error_body error; };
 extern const struct jfield api_create_req_table[], api_sandbox_table[], api_sandbox_list_table[],
     api_exec_req_table[], api_exec_table[], api_exec_list_table[], api_resize_req_table[],
     api_signal_req_table[], api_run_req_table[], api_run_table[], api_image_table[],
-    api_image_list_table[], api_version_table[], api_info_table[], api_error_table[];
+    api_image_list_table[], api_version_table[], api_info_table[], api_error_table[],
+    api_owner_table[], api_policy_table[], api_policy_rule_table[], api_policy_set_req_table[],
+    api_policy_rules_req_table[], api_policy_verdict_table[], api_policy_why_table[],
+    api_policy_event_table[], api_policy_proof_table[], api_named_policy_table[],
+    api_named_policy_list_table[], api_named_policy_req_table[];

@@ -33,10 +33,12 @@
     X(ERR_ORIGIN_REFUSED,     "origin_refused",         403, 125)         \
     X(ERR_DENIED,             "permission_denied",      403, 125)         \
     X(ERR_WORKSPACE_DENIED,   "workspace_denied",       403, 125)         \
+    X(ERR_POLICY_CEILING,     "policy_ceiling",         403, 125)         \
     X(ERR_ROUTE_NOT_FOUND,    "route_not_found",        404, 125)         \
     X(ERR_SANDBOX_NOT_FOUND,  "sandbox_not_found",      404, 125)         \
     X(ERR_EXEC_NOT_FOUND,     "exec_not_found",         404, 125)         \
     X(ERR_IMAGE_NOT_FOUND,    "image_not_found",        404, 125)         \
+    X(ERR_POLICY_NOT_FOUND,   "policy_not_found",       404, 125)         \
     X(ERR_METHOD,             "method_not_allowed",     405, 125)         \
     X(ERR_NAME_IN_USE,        "name_in_use",            409, 125)         \
     X(ERR_SANDBOX_STATE,      "sandbox_not_running",    409, 125)         \
@@ -54,6 +56,7 @@
     X(ERR_NO_MEMORY,          "out_of_memory",          500, 125)         \
     X(ERR_GUEST,              "guest_error",            502, 125)         \
     X(ERR_UNAVAILABLE,        "unavailable",            503, 125)         \
+    X(ERR_NETWORK,            "network_unavailable",    503, 125)         \
     X(ERR_TIMEOUT,            "timeout",                504, 125)         \
     X(ERR_NO_SPACE,           "no_space",               507, 125)         \
     X(ERR_UNREACHABLE,        "daemon_unreachable",     503, 125)         \
