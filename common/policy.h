@@ -10,6 +10,7 @@
 #pragma once
 
 #include "common/err.h"
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -67,11 +68,14 @@ int policy_name_canonical(const char *text, char *ret, struct err *e);
 /* What kind of place an address is that no name may lead to: "private", "loopback", "link-local",
  * "metadata", …; NULL for a public one. The prefix of that range to *ret_prefix, if not NULL. */
 const char *policy_special(uint32_t address, uint8_t *ret_prefix);
+/* The i-th of those ranges, if there is one; returns how many there are. */
+size_t policy_special_at(size_t i, uint32_t *ret_lo, uint32_t *ret_hi);
 
 struct policy_question {
     const char *name;       /* canonical; NULL: an address that no name led to */
     uint32_t address;       /* host order; with has_address */
     bool has_address;
+    bool host;              /* one of the host's own addresses: a special place like /32 */
     uint16_t port;
     uint8_t proto;          /* POLICY_TCP or POLICY_UDP */
 };
@@ -87,3 +91,41 @@ enum policy_verdict policy_decide(const struct policy_rule *rules, size_t n,
 /* Whether any port of a name could be allowed: what the resolver asks before it asks anybody. */
 enum policy_verdict policy_decide_name(const struct policy_rule *rules, size_t n, const char *name,
                                        int *ret_rule);
+
+/* ---- a policy below a ceiling: what sandboxes have ---- */
+
+struct policy {
+    const struct policy_rule *rules;    /* borrowed */
+    size_t n;
+    const struct policy_rule *ceiling;  /* borrowed; the administrator's. NULL: none */
+    size_t n_ceiling;
+};
+
+struct policy_ruling {
+    enum policy_verdict verdict;
+    int rule;               /* index into rules (or ceiling), or POLICY_BY_… */
+    bool by_ceiling;        /* the policy allows it, the ceiling does not: rule is the ceiling's */
+};
+
+/* Allowed is what both allow. */
+struct policy_ruling policy_judge(const struct policy *p, const struct policy_question *q);
+struct policy_ruling policy_judge_name(const struct policy *p, const char *name);
+
+/* What a policy allows of addresses, as ranges that do not overlap: all of lo..hi at all of
+ * port_lo..port_hi by one protocol. Found by asking policy_judge() for each part in which nothing
+ * changes, so a filter made of them cannot say anything else. */
+struct policy_span {
+    uint32_t lo, hi;        /* host order */
+    uint16_t port_lo, port_hi;
+    uint8_t proto;          /* POLICY_TCP or POLICY_UDP */
+    int rule;               /* that allows it */
+};
+#define POLICY_SPANS_MAX 16384
+
+/* All that address rules allow. host: of the host's own addresses (single ones only), else of all
+ * others. *ret owned (free()). ERR_TOO_LARGE beyond POLICY_SPANS_MAX. */
+int policy_compile(const struct policy *p, bool host, struct policy_span **ret, size_t *ret_n,
+                   struct err *e);
+/* What is allowed of one address that `name` led to; appended to *ret of *ret_n. */
+int policy_compile_name(const struct policy *p, const char *name, uint32_t address,
+                        struct policy_span **ret, size_t *ret_n, struct err *e);

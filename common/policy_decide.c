@@ -39,6 +39,15 @@ static const struct {
     { IP(240, 0, 0, 0), 4, "reserved" },
 };
 
+size_t policy_special_at(size_t i, uint32_t *ret_lo, uint32_t *ret_hi)
+{
+    if (i < ARRAY_SIZE(special)) {
+        *ret_lo = special[i].address;
+        *ret_hi = special[i].address | ~mask_of(special[i].prefix);
+    }
+    return ARRAY_SIZE(special);
+}
+
 const char *policy_special(uint32_t address, uint8_t *ret_prefix)
 {
     for (size_t i = 0; i < ARRAY_SIZE(special); i++) {
@@ -100,6 +109,10 @@ enum policy_verdict policy_decide(const struct policy_rule *rules, size_t n,
     uint8_t range = 0;
     const char *place = q->has_address ? policy_special(q->address, &range) : NULL;
 
+    if (q->has_address && q->host) {
+        place = "host";
+        range = 32;
+    }
     *ret_rule = place ? POLICY_BY_PLACE : POLICY_BY_DEFAULT;
     for (size_t i = 0; i < n; i++) {
         if (!matches(&rules[i], q))
@@ -142,4 +155,30 @@ enum policy_verdict policy_decide_name(const struct policy_rule *rules, size_t n
     }
     *ret_rule = denied;
     return POLICY_DENY;
+}
+
+struct policy_ruling policy_judge(const struct policy *p, const struct policy_question *q)
+{
+    struct policy_ruling r = { 0 };
+
+    r.verdict = policy_decide(p->rules, p->n, q, &r.rule);
+    if (r.verdict == POLICY_DENY || !p->ceiling)
+        return r;
+    int by;
+    if (policy_decide(p->ceiling, p->n_ceiling, q, &by) == POLICY_DENY)
+        r = (struct policy_ruling){ .verdict = POLICY_DENY, .rule = by, .by_ceiling = true };
+    return r;
+}
+
+struct policy_ruling policy_judge_name(const struct policy *p, const char *name)
+{
+    struct policy_ruling r = { 0 };
+
+    r.verdict = policy_decide_name(p->rules, p->n, name, &r.rule);
+    if (r.verdict == POLICY_DENY || !p->ceiling)
+        return r;
+    int by;
+    if (policy_decide_name(p->ceiling, p->n_ceiling, name, &by) == POLICY_DENY)
+        r = (struct policy_ruling){ .verdict = POLICY_DENY, .rule = by, .by_ceiling = true };
+    return r;
 }

@@ -318,3 +318,93 @@ TEST(a_policy_has_a_most)
     ASSERT_EQ(policy_rules_parse(text, at, &many, &n, &e), -1);
     ASSERT_TRUE(strstr(e.msg, "line 1001: more than 1000 rules") != NULL);
 }
+
+/* --- what a filter is told is what is decided --- */
+
+static uint32_t pick(unsigned *seed, const uint32_t *from, size_t n)
+{
+    return from[(size_t)rand_r(seed) % n];
+}
+
+static const uint32_t places[] = {
+    0x01020304, 0x01020300, 0x010203ff, 0x01020400, 0x0a000001, 0x0a010203, 0x7f000001, 0xa9fea9fe,
+    0xa9fea9fd, 0xa9fe0000, 0xa83f8110, 0xa83f8111, 0xc0a80101, 0xe0000001, 0, 0xffffffff,
+};
+static const uint32_t numbers[] = { 0, 1, 22, 79, 80, 81, 443, 444, 8000, 65534, 65535 };
+
+static void random_rules(unsigned *seed, struct policy_rule *out, size_t n)
+{
+    static const uint8_t prefixes[] = { 0, 1, 8, 15, 16, 24, 31, 32, 32 };
+
+    for (size_t i = 0; i < n; i++) {
+        struct policy_target t = { .kind = POLICY_ADDRESS };
+        t.prefix = prefixes[(size_t)rand_r(seed) % ARRAY_SIZE(prefixes)];
+        t.address = pick(seed, places, ARRAY_SIZE(places));
+        t.address &= t.prefix ? UINT32_MAX << (32 - t.prefix) : 0;
+        t.port_lo = (uint16_t)pick(seed, numbers, ARRAY_SIZE(numbers));
+        t.port_hi = (uint16_t)pick(seed, numbers, ARRAY_SIZE(numbers));
+        if (t.port_hi < t.port_lo)
+            t.port_hi = 65535;
+        t.protos = (uint8_t)(rand_r(seed) % 4);
+        if (rand_r(seed) % 4 == 0) {
+            t.kind = rand_r(seed) % 2 ? POLICY_NAME : POLICY_SUBTREE;
+            strcpy(t.name, t.kind == POLICY_NAME ? "a.example.com" : "example.com");
+        }
+        out[i] = (struct policy_rule){ rand_r(seed) % 3 ? POLICY_ALLOW : POLICY_DENY, t };
+    }
+}
+
+static size_t holders(const struct policy_span *s, size_t n, const struct policy_question *q)
+{
+    size_t found = 0;
+
+    for (size_t i = 0; i < n; i++)
+        found += s[i].proto == q->proto && q->address >= s[i].lo && q->address <= s[i].hi &&
+                 q->port >= s[i].port_lo && q->port <= s[i].port_hi;
+    return found;
+}
+
+static void compare(unsigned *seed, const struct policy *p, const struct policy_span *s, size_t n,
+                    const char *name, uint32_t only, bool host)
+{
+    for (int k = 0; k < 300; k++) {
+        struct policy_question q = {
+            .name = name, .has_address = true, .host = host,
+            .address = name ? only : pick(seed, places, ARRAY_SIZE(places)) + (uint32_t)(k % 3) - 1,
+            .port = (uint16_t)pick(seed, numbers, ARRAY_SIZE(numbers)),
+            .proto = k % 2 ? POLICY_TCP : POLICY_UDP,
+        };
+        bool allowed = policy_judge(p, &q).verdict == POLICY_ALLOW;
+        ASSERT_EQ(holders(s, n, &q), allowed ? 1 : 0);
+    }
+}
+
+TEST(a_filter_is_told_what_is_decided)
+{
+    unsigned seed = 20261124;
+
+    for (int round = 0; round < 400; round++) {
+        struct policy_rule own[12], ceiling[6];
+        size_t n = (size_t)rand_r(&seed) % ARRAY_SIZE(own);
+        random_rules(&seed, own, n);
+        random_rules(&seed, ceiling, ARRAY_SIZE(ceiling));
+        struct policy p = { .rules = own, .n = n };
+        if (round % 2) {
+            p.ceiling = ceiling;
+            p.n_ceiling = ARRAY_SIZE(ceiling);
+        }
+        for (int host = 0; host < 2; host++) {
+            autofree struct policy_span *s = NULL;
+            size_t n_spans = 0;
+            struct err e = ERR_INIT;
+            ASSERT_EQ(policy_compile(&p, host, &s, &n_spans, &e), 0);
+            compare(&seed, &p, s, n_spans, NULL, 0, host);
+        }
+        autofree struct policy_span *s = NULL;
+        size_t n_spans = 0;
+        struct err e = ERR_INIT;
+        uint32_t address = pick(&seed, places, ARRAY_SIZE(places));
+        ASSERT_EQ(policy_compile_name(&p, "a.example.com", address, &s, &n_spans, &e), 0);
+        compare(&seed, &p, s, n_spans, "a.example.com", address, false);
+    }
+}
