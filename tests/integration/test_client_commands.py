@@ -29,7 +29,7 @@ def test_create_prints_the_name_and_asks_for_what_was_said(daemon, sbx, tmp):
     assert req.json == {
         "name": "box", "workspace": {"path": tmp + "/src", "read_only": True}, "cpus": 3,
         "memory": 3 << 29, "disk": 30 << 30, "env": {"A": "1=2", "HOME": tmp},
-        "labels": {"team": "web", "x": ""}, "start": True}
+        "labels": {"team": "web", "x": ""}, "start": True, "allow": [], "deny": []}
     assert req.headers["host"] == "localhost" and "origin" not in req.headers
     assert req.headers["idempotency-key"] and req.headers["content-type"] == "application/json"
 

@@ -348,7 +348,8 @@ static void random_rules(unsigned *seed, struct policy_rule *out, size_t n)
         t.protos = (uint8_t)(rand_r(seed) % 4);
         if (rand_r(seed) % 4 == 0) {
             t.kind = rand_r(seed) % 2 ? POLICY_NAME : POLICY_SUBTREE;
-            strcpy(t.name, t.kind == POLICY_NAME ? "a.example.com" : "example.com");
+            snprintf(t.name, sizeof(t.name), "%s", t.kind == POLICY_NAME ? "a.example.com"
+                                                                       : "example.com");
         }
         out[i] = (struct policy_rule){ rand_r(seed) % 3 ? POLICY_ALLOW : POLICY_DENY, t };
     }

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: MIT */
+#include "daemon/guard.h"
+
+#include "common/auto.h"
+#include "daemon/netlink.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/if_link.h>
+#include <linux/ip.h>
+#include <linux/netconf.h>
+#include <linux/rtnetlink.h>
+#include <linux/xfrm.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const uint8_t directions[] = { XFRM_POLICY_IN, XFRM_POLICY_FWD };
+
+static void fill_selector(struct xfrm_selector *sel, const struct subnet *net)
+{
+    sel->family = AF_INET;
+    sel->saddr.a4 = htonl(net->address);
+    sel->prefixlen_s = net->prefix;
+}
+
+static int set_policy(struct mnl_socket *s, const struct subnet *net, uint8_t dir, struct err *e)
+{
+    char buf[NETLINK_MESSAGE];
+    struct xfrm_userpolicy_info *p;
+    struct xfrm_mark mark = { .v = 0, .m = GUARD_MARK };    /* what does not carry it */
+    struct nlmsghdr *h = netlink_message(buf, XFRM_MSG_UPDPOLICY, 0, sizeof(*p), (void **)&p);
+
+    fill_selector(&p->sel, net);
+    p->dir = dir;
+    p->action = XFRM_POLICY_BLOCK;
+    p->lft.soft_byte_limit = p->lft.hard_byte_limit = XFRM_INF;
+    p->lft.soft_packet_limit = p->lft.hard_packet_limit = XFRM_INF;
+    mnl_attr_put(h, XFRMA_MARK, sizeof(mark), &mark);
+    return netlink_do(s, h, e, "block what the filter has not let through");
+}
+
+static int drop_policy(struct mnl_socket *s, const struct subnet *net, uint8_t dir, struct err *e)
+{
+    char buf[NETLINK_MESSAGE];
+    struct xfrm_userpolicy_id *p;
+    struct xfrm_mark mark = { .v = 0, .m = GUARD_MARK };
+    struct nlmsghdr *h = netlink_message(buf, XFRM_MSG_DELPOLICY, 0, sizeof(*p), (void **)&p);
+
+    fill_selector(&p->sel, net);
+    p->dir = dir;
+    mnl_attr_put(h, XFRMA_MARK, sizeof(mark), &mark);
+    if (netlink_do(s, h, e, "take the block away") == 0)
+        return 0;
+    if (e->sys != ENOENT)
+        return -1;
+    *e = ERR_INIT;
+    return 0;
+}
+
+static int for_both(const struct subnet *net, struct err *e,
+                    int (*fn)(struct mnl_socket *, const struct subnet *, uint8_t, struct err *))
+{
+    autonetlink struct mnl_socket *s = NULL;
+
+    if (netlink_open(NETLINK_XFRM, 0, &s, e) < 0)
+        return err_hint(e, "the kernel needs CONFIG_XFRM_USER (module xfrm_user)");
+    for (size_t i = 0; i < ARRAY_SIZE(directions); i++)
+        if (fn(s, net, directions[i], e) < 0)
+            return -1;
+    return 0;
+}
+
+int guard_close(const struct subnet *net, struct err *e)
+{
+    return for_both(net, e, set_policy);
+}
+
+int guard_open(const struct subnet *net, struct err *e)
+{
+    return for_both(net, e, drop_policy);
+}
+
+/* --- forwarding --- */
+
+struct census {
+    bool all;                   /* the host forwards anyway */
+    uint32_t off[256];          /* interfaces that do not */
+    size_t n;
+};
+
+static int on_netconf(const struct nlmsghdr *h, void *arg)
+{
+    struct census *c = arg;
+    const struct nlattr *a;
+    int32_t index = NETCONFA_IFINDEX_DEFAULT, forwards = -1;
+
+    mnl_attr_for_each(a, h, sizeof(struct netconfmsg)) {
+        if (mnl_attr_get_type(a) == NETCONFA_IFINDEX)
+            index = (int32_t)mnl_attr_get_u32(a);
+        else if (mnl_attr_get_type(a) == NETCONFA_FORWARDING)
+            forwards = (int32_t)mnl_attr_get_u32(a);
+    }
+    if (index == NETCONFA_IFINDEX_ALL)
+        c->all = forwards == 1;
+    else if (index > 0 && forwards == 0 && c->n < ARRAY_SIZE(c->off))
+        c->off[c->n++] = (uint32_t)index;
+    return MNL_CB_OK;
+}
+
+static int turn_on(struct mnl_socket *s, uint32_t index, struct err *e)
+{
+    char buf[NETLINK_MESSAGE];
+    struct ifinfomsg *info;
+    struct nlmsghdr *h = netlink_message(buf, RTM_NEWLINK, 0, sizeof(*info), (void **)&info);
+
+    info->ifi_index = (int)index;
+    struct nlattr *families = mnl_attr_nest_start(h, IFLA_AF_SPEC);
+    struct nlattr *v4 = mnl_attr_nest_start(h, AF_INET);
+    struct nlattr *conf = mnl_attr_nest_start(h, IFLA_INET_CONF);
+    mnl_attr_put_u32(h, IPV4_DEVCONF_FORWARDING, 1);
+    mnl_attr_nest_end(h, conf);
+    mnl_attr_nest_end(h, v4);
+    mnl_attr_nest_end(h, families);
+    return netlink_do(s, h, e, "turn forwarding on for interface %u", index);
+}
+
+int guard_forward(char (**ret)[IFNAMSIZ], size_t *ret_n, struct err *e)
+{
+    autonetlink struct mnl_socket *s = NULL;
+    struct census c = { 0 };
+    char buf[NETLINK_MESSAGE];
+    struct netconfmsg *m;
+
+    *ret = NULL;
+    *ret_n = 0;
+    if (netlink_open(NETLINK_ROUTE, 0, &s, e) < 0)
+        return -1;
+    struct nlmsghdr *h = netlink_message(buf, RTM_GETNETCONF, 0, sizeof(*m), (void **)&m);
+    m->ncm_family = AF_INET;
+    if (netlink_dump(s, h, on_netconf, &c, e) < 0)
+        return -1;
+    char (*names)[IFNAMSIZ] = calloc(c.n + 1, sizeof(*names));
+    if (!names)
+        return err_nomem(e);
+    size_t n = 0;
+    for (size_t i = 0; !c.all && i < c.n; i++) {
+        if (!if_indextoname(c.off[i], names[n]) || strcmp(names[n], "lo") == 0 ||
+            strncmp(names[n], LINK_PREFIX, strlen(LINK_PREFIX)) == 0)
+            continue;
+        if (turn_on(s, c.off[i], e) < 0) {
+            free(names);
+            return -1;
+        }
+        n++;
+    }
+    *ret = names;
+    *ret_n = n;
+    return 0;
+}

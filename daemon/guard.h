@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * guard: what holds when the packet filter is gone. An IPsec policy (xfrm) of the kernel blocks all
+ * that comes from the sandboxes' addresses, to the host and through it, unless it carries the mark
+ * that our filter gives to what the policy allows. So `nft flush ruleset` closes the sandboxes
+ * instead of opening them, whether a daemon runs or not; and the reverse path filter of each tap
+ * (link.h) keeps other source addresses out of the same hole.
+ *
+ * The policy stays when the daemon ends, as taps and filter do. Linux: include/net/xfrm.h,
+ * xfrm4_policy_check() in ip_forward() and before each socket.
+ */
+#pragma once
+
+#include "daemon/link.h"
+
+/* The one bit of the packet mark that is ours. */
+#define GUARD_MARK 0x01000000u
+
+/* Both directions; what is there already is replaced. ERR_NETWORK where the kernel has no xfrm. */
+int guard_close(const struct subnet *net, struct err *e);
+int guard_open(const struct subnet *net, struct err *e);    /* takes it away */
+
+/* Forwarding for the ways out, where the host does not forward at all: turned on for each interface
+ * but loopback. *ret: names of those for which it was done now (owned array), which the filter then
+ * keeps from forwarding anything but sandboxes' packets. A host that forwards is left alone. */
+int guard_forward(char (**ret)[IFNAMSIZ], size_t *ret_n, struct err *e);
