@@ -74,10 +74,13 @@ bool dns_answer_negative(const struct dns_answer *a);
 /* The name the chain has come to: the last alias, or `name` while there is none. */
 const char *dns_answer_end(const struct dns_answer *a, const char *name);
 
+enum dns_ede { DNS_EDE_BLOCKED = 15, DNS_EDE_FILTERED = 17 };   /* RFC 8914 */
+
 /* What goes back to the guest. */
 struct dns_told {
     int rcode;
-    const char *denied;                 /* not NULL: why, for clients that show it (RFC 8914) */
+    enum dns_ede ede;                   /* 0: none. Why, for clients that show it */
+    const char *why;                    /* with ede: a few words */
     const struct dns_answer *answer;    /* borrowed; NULL: none */
     uint32_t ttl;                       /* of all its records */
     const uint32_t *addresses;          /* those of the answer that may be told */

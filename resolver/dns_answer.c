@@ -11,7 +11,7 @@
 #include <string.h>
 
 #define EDE_OPTION 15       /* RFC 8914 */
-#define EDE_PROHIBITED 18
+#define EDE_TEXT_MAX 128
 
 AUTO_DEFINE(pkt, ldns_pkt, ldns_pkt_free)
 AUTO_DEFINE(rr, ldns_rr, ldns_rr_free)
@@ -195,14 +195,15 @@ static bool push_answer(ldns_pkt *pkt, const struct dns_question *q, const struc
 
 static bool set_edns(ldns_pkt *pkt, const struct dns_told *t)
 {
-    uint8_t option[6 + 128] = { 0, EDE_OPTION, 0, 0, 0, EDE_PROHIBITED };
-    size_t len = t->denied ? strnlen(t->denied, 128) : 0;
+    uint8_t option[6 + EDE_TEXT_MAX] = { 0, EDE_OPTION, 0, 0, 0, (uint8_t)t->ede };
+    size_t len = t->why ? strnlen(t->why, EDE_TEXT_MAX) : 0;
 
     ldns_pkt_set_edns_udp_size(pkt, DNS_UDP_MAX);
     ldns_pkt_set_edns_extended_rcode(pkt, (uint8_t)(t->rcode >> 4));
-    if (!t->denied)
+    if (!t->ede)
         return true;
-    memcpy(option + 6, t->denied, len);
+    if (len > 0)
+        memcpy(option + 6, t->why, len);
     option[3] = (uint8_t)(2 + len);
     ldns_rdf *rdf = ldns_rdf_new_frm_data(LDNS_RDF_TYPE_UNKNOWN, 6 + len, option);
     if (!rdf)
