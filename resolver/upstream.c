@@ -63,12 +63,10 @@ static void next_server(struct lookup *l)
     l->at++;
     l->tries = 0;
     l->by_tcp = false;
-    if (l->answer->n_aliases > 0) {
-        dns_answer_unref(l->answer);
-        l->answer = dns_answer_new();
-        if (!l->answer)
-            return finish(l, false);
-    }
+    dns_answer_unref(l->answer);
+    l->answer = dns_answer_new();
+    if (!l->answer)
+        return finish(l, false);
     step(l);
 }
 
