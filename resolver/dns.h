@@ -59,7 +59,7 @@ struct ldns_struct_rr_list;
 struct dns_answer {
     unsigned refs;
     int rcode;                          /* DNS_NOERROR, DNS_NXDOMAIN */
-    uint32_t ttl;                       /* the least of all; for a negative answer how long it is so */
+    uint32_t ttl;                       /* the least of all; for a negative one how long it holds */
     uint32_t n_aliases, n_addresses;
     char *aliases[RESOLVE_ALIASES];     /* owned: where the CNAMEs led, in order */
     uint32_t addresses[RESOLVE_ADDRESSES];  /* host order */

@@ -41,6 +41,7 @@ struct args {
     struct server_config server;
     struct upstream_address upstreams[UPSTREAMS_MAX];
     struct jail jail;
+    int log_level;
 };
 
 static int usage(const char *what)
@@ -108,7 +109,7 @@ static int parse_option(int o, struct args *ret)
     case 'l':
         if (level_of(optarg) < 0)
             return usage("--log-level is err, warning, notice, info or debug");
-        log_set_level(level_of(optarg));
+        ret->log_level = level_of(optarg);
         return -1;
     case 'v':
         puts("sandboxd-resolver " SBX_VERSION);
@@ -178,7 +179,7 @@ static int prepare(struct args *a, struct err *e)
 
     if (jail_close_others(keep, ARRAY_SIZE(keep), e) < 0 || check_sockets(&a->server, e) < 0)
         return -1;
-    log_init("sandboxd-resolver", LOG_INFO);
+    log_init("sandboxd-resolver", a->log_level);
     return jail_become(&a->jail, e);
 }
 
@@ -214,6 +215,7 @@ int main(int argc, char **argv)
 {
     struct args a = {
         .server = { .channel = -1, .udp = -1, .tcp = -1, .denied_ttl = DENIED_TTL },
+        .log_level = LOG_INFO,
         .jail.files = OTHER_FILES + UPSTREAM_LOOKUPS + TCP_CONNECTIONS,
     };
     struct err e = ERR_INIT;

@@ -7,9 +7,9 @@
  * A server is given two tries of 1.5 s by UDP, then the next one has its turn; one that did not
  * reply at all comes last for half a minute. What is truncated is asked for by TCP. A reply must
  * have come from the server's address to the port of the query (the kernel sees to that), repeat
- * its id, and its name letter by letter in upper and lower case; others are ignored. Where one would
- * fit but for the case and no better one follows soon, or so many do not fit that somebody may be
- * guessing, TCP decides, in which nobody can join who cannot see it.
+ * its id, and its name letter by letter in upper and lower case; others are ignored. Where one
+ * would fit but for the case and no better one follows soon, or so many do not fit that somebody
+ * may be guessing, TCP decides, in which nobody can join who cannot see it.
  */
 #pragma once
 
