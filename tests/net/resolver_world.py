@@ -35,7 +35,7 @@ ADMIT_FORM, ADMITTED_FORM = "=IIIIII32I254s2032s2x", "=IIII32I"
 
 Asked = collections.namedtuple("Asked", "guest name qtype tcp at")
 Admission = collections.namedtuple("Admission", "guest name aliases addresses ttl at")
-Query = collections.namedtuple("Query", "name raw qtype tcp id port at")
+Query = collections.namedtuple("Query", "name raw qtype tcp id peer at")
 
 CLONE_NEWNET = 0x40000000
 libc = ctypes.CDLL(None, use_errno=True)
@@ -189,10 +189,10 @@ class Upstream:
             m.add_auth(RR("test", QTYPE.SOA, ttl=90, rdata=SOA("ns.test", "root.test", (1, 2, 3, 4, 30))))
         return m
 
-    def messages(self, data, tcp, port):
+    def messages(self, data, tcp, peer):
         query = DNSRecord.parse(data)
         raw = str(query.q.qname).rstrip(".")
-        self.queries.append(Query(raw.lower(), raw, QTYPE[query.q.qtype], tcp, query.header.id, port,
+        self.queries.append(Query(raw.lower(), raw, QTYPE[query.q.qtype], tcp, query.header.id, peer,
                                   time.monotonic()))
         if self.silent:
             return []
@@ -211,7 +211,7 @@ class Upstream:
                 data, peer = self.udp.recvfrom(4096)
                 if not peer:
                     return      # shut down
-                for m in self.messages(data, False, peer[1]):
+                for m in self.messages(data, False, peer):
                     self.udp.sendto(m, peer)
             except OSError:
                 if self.udp.fileno() < 0:
@@ -227,7 +227,7 @@ class Upstream:
                 c.settimeout(2)
                 try:
                     size = struct.unpack("!H", c.recv(2, socket.MSG_WAITALL))[0]
-                    for m in self.messages(c.recv(size, socket.MSG_WAITALL), True, peer[1]):
+                    for m in self.messages(c.recv(size, socket.MSG_WAITALL), True, peer):
                         c.sendall(struct.pack("!H", len(m)) + m)
                 except (OSError, struct.error):
                     pass
