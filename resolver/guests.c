@@ -20,18 +20,20 @@ static struct guest **find(struct guests *g, uint32_t address)
     return p;
 }
 
-bool guests_take(struct guests *g, uint32_t address, enum guests_what what, uint32_t max)
+bool guests_take(struct guests *g, uint32_t address, enum guests_what what, uint32_t max,
+                 uint32_t n_free)
 {
     struct guest **p = find(g, address);
+    uint32_t used = *p ? (*p)->used[what] : 0;
 
+    if (n_free == 0 || used >= max || used > n_free / 4)
+        return false;
     if (!*p) {
         *p = calloc(1, sizeof(**p));
         if (!*p)
             return false;
         (*p)->address = address;
     }
-    if ((*p)->used[what] >= max)
-        return false;
     (*p)->used[what]++;
     return true;
 }

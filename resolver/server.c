@@ -3,12 +3,15 @@
 #include "common/auto.h"
 
 #include <arpa/inet.h>
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
 #define DATAGRAMS_PER_TURN 64
+
+static_assert(SERVER_QUESTIONS <= UPSTREAM_LOOKUPS, "who may ask finds room for a lookup");
 
 enum state { FREE, ASKED, LOOKING, ADMITTING };
 
@@ -43,6 +46,7 @@ struct server {
     struct timers channel_timers;
     uint32_t denied_ttl;
     struct pendings empty, unsent;
+    uint32_t n_empty;
     uint64_t keys[SERVER_QUESTIONS];    /* see question_key(); 0: free */
     struct pending pendings[SERVER_QUESTIONS];
     struct tcp tcp;
@@ -98,6 +102,7 @@ static void release(struct pending *p)
     s->keys[p - s->pendings] = 0;
     guests_give(&s->guests, guest_of(&p->origin), GUESTS_QUESTIONS);
     TAILQ_INSERT_TAIL(&s->empty, p, link);
+    s->n_empty++;
 }
 
 /* Ends it. The place is free before the answer goes out, as sending can bring new questions. */
@@ -326,9 +331,11 @@ static void question(struct server *s, const struct origin *o, const uint8_t *da
     if (is_repeated(s, key, o, &q))
         return;
     struct pending *p = TAILQ_FIRST(&s->empty);
-    if (!p || !guests_take(&s->guests, guest_of(o), GUESTS_QUESTIONS, SERVER_PER_GUEST))
+    if (!p || !guests_take(&s->guests, guest_of(o), GUESTS_QUESTIONS, SERVER_PER_GUEST,
+                           s->n_empty))
         return tell(s, o, &q, &(struct dns_told){ .rcode = DNS_SERVFAIL });
     TAILQ_REMOVE(&s->empty, p, link);
+    s->n_empty--;
     s->keys[p - s->pendings] = key;
     p->origin = *o;
     p->q = q;
@@ -378,6 +385,7 @@ static int init(struct server *s, struct loop *l, const struct server_config *c,
                                .timer = { .fn = timed_out, .arg = p },
                                .waiter = { .done = found, .arg = p } };
         TAILQ_INSERT_TAIL(&s->empty, p, link);
+        s->n_empty++;
     }
     if (channel_init(&s->channel, l, c->channel, &calls, s, e) < 0 ||
         tcp_init(&s->tcp, l, &s->guests, c->tcp, tcp_question, s, e) < 0 ||

@@ -21,6 +21,7 @@ static void close_connection(struct tcp_connection *c)
     if (c->source.fd < 0)
         return;
     guests_give(c->tcp->guests, guest(c), GUESTS_CONNECTIONS);
+    c->tcp->n_free++;
     loop_close(c->tcp->loop, &c->source);
     timer_stop(&c->idle);
     free(c->out);
@@ -183,10 +184,12 @@ static void accept_one(struct tcp *t, int fd, const struct sockaddr_in *from)
         if (t->connections[i].source.fd < 0)
             c = &t->connections[i];
     if (!c || from->sin_family != AF_INET ||
-        !guests_take(t->guests, ntohl(from->sin_addr.s_addr), GUESTS_CONNECTIONS, TCP_PER_GUEST)) {
+        !guests_take(t->guests, ntohl(from->sin_addr.s_addr), GUESTS_CONNECTIONS, TCP_PER_GUEST,
+                     t->n_free)) {
         fd_close(fd);
         return;
     }
+    t->n_free--;
     uint32_t generation = c->generation;
     *c = (struct tcp_connection){ .tcp = t, .generation = generation, .from = *from,
                                   .source = { .fd = fd, .fn = ready, .arg = c },
@@ -217,6 +220,7 @@ int tcp_init(struct tcp *t, struct loop *l, struct guests *g, int fd, tcp_questi
              void *arg, struct err *e)
 {
     *t = (struct tcp){ .loop = l, .guests = g, .question = question, .arg = arg,
+                       .n_free = TCP_CONNECTIONS,
                        .listener = { .fd = fd, .fn = accept_ready, .arg = t } };
     for (size_t i = 0; i < TCP_CONNECTIONS; i++) {
         t->connections[i].tcp = t;

@@ -44,6 +44,7 @@ struct tcp {
     struct timers idle;
     tcp_question_fn *question;
     void *arg;                      /* borrowed */
+    uint32_t n_free;
     struct tcp_connection connections[TCP_CONNECTIONS];
 };
 

@@ -17,7 +17,7 @@
 #include "resolver/upstream_io.h"
 
 #define UPSTREAMS_MAX 4
-#define UPSTREAM_LOOKUPS 256        /* at one time */
+#define UPSTREAM_LOOKUPS 512        /* at one time */
 #define UPSTREAM_TRY_MS 1500
 #define UPSTREAM_TRIES 2
 #define UPSTREAM_CASE_MS 200        /* for the right one, after a reply in the wrong case */

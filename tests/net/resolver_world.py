@@ -152,15 +152,19 @@ class Upstream:
         self.tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.tcp.bind((address, PORT))
         self.tcp.listen(64)
-        threading.Thread(target=self.run_udp, daemon=True).start()
-        threading.Thread(target=self.run_tcp, daemon=True).start()
+        self.threads = [threading.Thread(target=f, daemon=True) for f in (self.run_udp, self.run_tcp)]
+        for t in self.threads:
+            t.start()
 
     def close(self):
         for s in (self.udp, self.tcp):
             try:
                 s.shutdown(socket.SHUT_RDWR)
             except OSError:
-                pass
+                pass        # woken it is all the same
+        for t in self.threads:
+            t.join(5)       # a call under way keeps the address in use
+        for s in (self.udp, self.tcp):
             s.close()
 
     def a(self, name, *addresses, ttl=60):
@@ -214,8 +218,7 @@ class Upstream:
                 for m in self.messages(data, False, peer):
                     self.udp.sendto(m, peer)
             except OSError:
-                if self.udp.fileno() < 0:
-                    return
+                pass        # of who asked: gone
 
     def run_tcp(self):
         while True:
