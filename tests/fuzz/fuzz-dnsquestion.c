@@ -44,7 +44,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     REQUIRE(dns_name_wire(q.name, wire, &wire_len) == 0 && wire_len == q.wire_len);
     REQUIRE(dns_name_text(wire, wire_len, canonical) && strcmp(canonical, q.name) == 0);
     REQUIRE(q.room >= DNS_UDP_PLAIN && (tcp || q.room <= DNS_UDP_MAX));
-    answer(&q, &(struct dns_told){ .rcode = DNS_REFUSED, .ede = DNS_EDE_BLOCKED, .why = "no" }, tcp);
+    answer(&q, &(struct dns_told){ .rcode = DNS_REFUSED, .ede = DNS_EDE_BLOCKED, .why = "no" },
+           tcp);
     answer(&q, &(struct dns_told){ .rcode = DNS_NXDOMAIN, .soa = true, .ttl = 5 }, tcp);
     answer(&q, &(struct dns_told){ .addresses = addresses, .n_addresses = RESOLVE_ADDRESSES,
                                    .ttl = 5 }, tcp);

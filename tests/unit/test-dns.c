@@ -90,7 +90,8 @@ static void put_opt(struct bytes *b, unsigned size, uint32_t ttl)
 
 TEST(names_there_and_back)
 {
-    static const char *const names[] = { "a", "example.com", "_dmarc.example.com", "xn--e1afmkfd.example" };
+    static const char *const names[] = { "a", "example.com", "_dmarc.example.com",
+                                         "xn--e1afmkfd.example" };
 
     for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
         uint8_t wire[DNS_NAME_WIRE], len;
@@ -400,7 +401,7 @@ TEST(query_mixes_upper_and_lower_case)
     struct reply r;
 
     query(&r, "ab-1.example", DNS_A);
-    ASSERT_MEMEQ(r.q.wire, r.q.wire_len, "\4AB-1\7EXAMPle", 14);
+    ASSERT_MEMEQ(r.q.wire, r.q.wire_len, "\4AB-1\7EXAMPLe", 14);
     memset(all, 0xff, sizeof(all));
     ASSERT_EQ(dns_query_make(&r.q, "ab-1.example", DNS_A, all), 0);
     ASSERT_MEMEQ(r.q.wire, r.q.wire_len, "\4AB-1\7EXAMPLE", 14);

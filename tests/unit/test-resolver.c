@@ -180,9 +180,9 @@ TEST(guests_have_a_quarter_of_what_is_free)
 
 TEST(addresses_of_upstreams)
 {
-    static const char *const wrong[] = { "", ":", "::1", "1.2.3", "1.2.3.4:", "1.2.3.4:0", "1.2.3.4:65536",
-                                         "1.2.3.4 ", "[::1", "[::1]x", "[1.2.3.4]", "a.example",
-                                         "[::1]:", "01.2.3.4:x" };
+    static const char *const wrong[] = { "", ":", "::1", "1.2.3", "1.2.3.4:", "1.2.3.4:0",
+                                         "1.2.3.4:65536", "1.2.3.4 ", "[::1", "[::1]x", "[1.2.3.4]",
+                                         "a.example", "[::1]:", "01.2.3.4:x" };
     struct upstream_address a;
     struct err e = ERR_INIT;
 
@@ -262,8 +262,9 @@ TEST(jail_leaves_what_is_needed)
 
 TEST(jail_ends_who_tries)
 {
-    static int (*const acts[])(void) = { act_unix, act_raw, act_netlink, act_fork, act_exec, act_kill,
-                                         act_setuid, act_mount, act_ptrace, act_code };
+    static int (*const acts[])(void) = { act_unix,   act_raw,   act_netlink, act_fork,
+                                         act_exec,   act_kill,  act_setuid,  act_mount,
+                                         act_ptrace, act_code };
 
     SKIP_IF(getuid() != 0, "only root can become somebody else");
     SKIP_IF(test_sanitized(), "sanitizers need more than the jail gives");
