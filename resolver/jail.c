@@ -20,14 +20,15 @@ AUTO_DEFINE(seccomp_ctx, void, seccomp_release)
 
 /* The loop, sockets, memory, time, the log, the end. */
 static const int allowed[] = {
-    SCMP_SYS(epoll_ctl),     SCMP_SYS(epoll_wait),  SCMP_SYS(epoll_pwait), SCMP_SYS(accept4),
-    SCMP_SYS(connect),       SCMP_SYS(recvfrom),    SCMP_SYS(recvmsg),     SCMP_SYS(sendto),
-    SCMP_SYS(sendmsg),       SCMP_SYS(getsockopt),  SCMP_SYS(close),       SCMP_SYS(read),
-    SCMP_SYS(write),         SCMP_SYS(writev),      SCMP_SYS(brk),         SCMP_SYS(munmap),
-    SCMP_SYS(mremap),        SCMP_SYS(madvise),     SCMP_SYS(getrandom),   SCMP_SYS(clock_gettime),
-    SCMP_SYS(gettimeofday),  SCMP_SYS(time),        SCMP_SYS(futex),       SCMP_SYS(getpid),
-    SCMP_SYS(gettid),        SCMP_SYS(exit),        SCMP_SYS(exit_group),  SCMP_SYS(rt_sigreturn),
-    SCMP_SYS(rt_sigprocmask), SCMP_SYS(restart_syscall), SCMP_SYS(tgkill),
+    SCMP_SYS(epoll_ctl),      SCMP_SYS(epoll_wait),    SCMP_SYS(epoll_pwait),
+    SCMP_SYS(accept4),        SCMP_SYS(connect),       SCMP_SYS(recvfrom),
+    SCMP_SYS(sendto),         SCMP_SYS(close),         SCMP_SYS(write),
+    SCMP_SYS(writev),         SCMP_SYS(brk),           SCMP_SYS(munmap),
+    SCMP_SYS(mremap),         SCMP_SYS(madvise),       SCMP_SYS(getrandom),
+    SCMP_SYS(clock_gettime),  SCMP_SYS(futex),         SCMP_SYS(getpid),
+    SCMP_SYS(gettid),         SCMP_SYS(tgkill),        SCMP_SYS(rt_sigprocmask),
+    SCMP_SYS(rt_sigreturn),   SCMP_SYS(restart_syscall), SCMP_SYS(exit),
+    SCMP_SYS(exit_group),
 };
 
 /* What libraries try and can do without. */
