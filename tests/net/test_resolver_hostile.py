@@ -2,6 +2,7 @@
 """sandboxd-resolver: what guests and strangers may do to it, what it may do, and how it ends."""
 import os
 import random
+import shutil
 import socket
 import struct
 import subprocess
@@ -297,3 +298,35 @@ def test_channel_that_is_full(world):
         g.socket.close()
     assert len(world.daemon.asked) == len(world.daemon.admissions) == 301
 
+
+
+# --- the filter that docs/RESOLVER.md proposes ---
+
+def connects(address, port):
+    """Whether a process of the resolver's uid reaches something by TCP."""
+    code = ("import os, socket, sys; os.setgid(%d); os.setuid(%d); s = socket.socket(); s.settimeout(1);"
+            "sys.exit(s.connect_ex((%r, %d)) != 0)" % (NOBODY, NOBODY, address, port))
+    return subprocess.run(["/usr/bin/python3", "-c", code], timeout=10).returncode == 0
+
+
+@pytest.mark.skipif(not shutil.which("nft"), reason="no nft")
+def test_filter_for_its_uid(world):
+    with socket.create_server(("127.0.1.5", 8080)):
+        assert connects("127.0.1.5", 8080) and connects("127.0.1.1", 53)
+        rules = """table inet resolver { chain output { type filter hook output priority 0;
+            meta skuid %d ct direction reply accept
+            meta skuid %d ip daddr { 127.0.1.1 } meta l4proto { udp, tcp } th dport 53 accept
+            meta skuid %d reject
+            }
+            }
+            """ % (NOBODY, NOBODY, NOBODY)
+        r = subprocess.run(["nft", "-f", "-"], input=rules, text=True, capture_output=True)
+        if "not supported" in r.stderr or "No such file" in r.stderr:
+            pytest.skip("nft: " + r.stderr)
+        assert r.returncode == 0, r.stderr
+        try:
+            assert not connects("127.0.1.5", 8080) and connects("127.0.1.1", 53)
+            well(world)
+            assert addresses(world.ask("good.example.com", tcp=True)) == ["192.0.2.1"]
+        finally:
+            subprocess.run(["nft", "delete", "table", "inet", "resolver"], check=True)
