@@ -6,6 +6,7 @@ import shutil
 import socket
 import struct
 import subprocess
+import threading
 import time
 
 import pytest
@@ -330,3 +331,81 @@ def test_filter_for_its_uid(world):
             assert addresses(world.ask("good.example.com", tcp=True)) == ["192.0.2.1"]
         finally:
             subprocess.run(["nft", "delete", "table", "inet", "resolver"], check=True)
+
+
+# --- all at once ---
+
+def test_chaos(world):
+    """A daemon and an upstream in moods, guests of all kinds. Whatever happens: who is told an
+    address was admitted for it before, with that name and that TTL or a longer one."""
+    dice = random.Random(7)
+    told = []
+    names = ["n%d.example.com" % i for i in range(30)]
+    for i, name in enumerate(names):
+        if i % 3 == 0:
+            world.upstream.cname(name, names[(i + 1) % 30])
+        else:
+            world.upstream.a(name, *["192.0.2.%d" % (i * 4 + k) for k in range(3)], ttl=1 + i % 4)
+    ok, reply = {}, world.upstream.reply
+
+    def moody(query):
+        mood = dice.random()
+        if mood < 0.05:
+            return None
+        m = reply(query)
+        if mood < 0.1:
+            m.header.rcode = 2
+        if mood < 0.15:
+            m.header.id ^= 1
+        if mood < 0.2:
+            return bytes(m.pack()[:dice.randrange(100)])
+        return m
+    world.upstream.reply = moody
+
+    def admit(m):
+        world.daemon.admit_delay = dice.choice((0, 0, 0.01, 0.1))
+        if dice.random() < 0.03:
+            return None
+        some = [a for a in m.addresses if dice.random() < 0.7]
+        ok.setdefault((m.guest, m.name), []).append((m.ttl, frozenset(some)))
+        return 1, some
+    world.daemon.admit = admit
+    end = time.monotonic() + 6
+
+    def guest(number):
+        mine = random.Random(number)
+        address = "127.0.4.%d" % (1 + number % 6)
+        while time.monotonic() < end:
+            name = mine.choice(names)
+            with Guest(address, tcp=mine.random() < 0.3) as g:
+                try:
+                    for _ in range(mine.randrange(1, 4)):
+                        g.send(name)
+                    m = g.read(mine.choice((0.01, 0.5, 3)))
+                except ConnectionError:
+                    continue        # one too many
+                if m and m.rr:
+                    told.append((address, name, m.rr[0].ttl, frozenset(addresses(m))))
+    threads = [threading.Thread(target=guest, args=(i,)) for i in range(12)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(told) > 100
+    for address, name, ttl, some in told:
+        assert some and (ttl, some) in ok[address, name]
+    world.upstream.reply, world.daemon.admit_delay = reply, 0
+    world.daemon.admit = lambda m: (1, m.addresses)
+    wait_for(lambda: world.files() < 20, 15, "the end of all lookups and connections")
+    well(world, "calm.example.com")
+
+
+def test_many_names_do_not_grow_it(world):
+    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "dnsbench.py")
+
+    def rss_after(n):
+        subprocess.run(["/usr/bin/python3", script, "127.0.0.1", "-n", str(n), "-s", "16", "--unique", "x.example"],
+                       check=True, stdout=subprocess.DEVNULL, timeout=60)
+        return int(world.status("VmRSS").split()[0])
+    first = rss_after(4000)
+    assert rss_after(4000) < first + 512 or SANITIZED
