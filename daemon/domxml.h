@@ -30,6 +30,9 @@ struct domxml_spec {
     const char *console_log;  /* file */
     bool serial;              /* the console is an ISA serial port (ttyS0), not hvc0 */
     const char *share_socket; /* virtiofsd's socket; NULL: no workspace */
+    const char *tap;          /* an interface of the host's, see below; NULL: no network */
+    const uint8_t *mac;       /* of the guest's end, six bytes; with tap */
+    uint16_t mtu;             /* 0: the guest is told none */
     uid_t uid;                /* QEMU runs as uid:gid, never root */
     gid_t gid;
 };
