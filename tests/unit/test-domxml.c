@@ -63,7 +63,7 @@ static const uint8_t mac[6] = { 0x02, 0x5b, 0x78, 0x01, 0x00, 0x2a };
 TEST(microvm_with_network)
 {
     struct domxml_spec s = full_spec();
-    s.tap = "sbx00112233445";
+    s.tap = "sbx001122334455";
     s.mac = mac;
     s.mtu = 1450;
     check_golden(&s, "domain-microvm-net.xml");
@@ -74,7 +74,7 @@ TEST(q35_with_network)
     struct domxml_spec s = full_spec();
     s.machine = MACHINE_Q35;
     s.accel = ACCEL_KVM;
-    s.tap = "sbx00112233445";
+    s.tap = "sbx001122334455";
     s.mac = mac;
     check_golden(&s, "domain-q35-net.xml");
 }
