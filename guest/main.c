@@ -51,6 +51,7 @@ static void begin_shutdown(bool reboot)
 }
 
 static const struct ops_host guest_host = {
+    .net = boot_net,
     .configure = boot_configure,
     .set_time = boot_set_time,
     .shutdown = begin_shutdown,
