@@ -139,8 +139,8 @@ void wire_put_u32(struct wire_out *w, uint32_t v);
 void wire_put_u64(struct wire_out *w, uint64_t v);
 void wire_put_str(struct wire_out *w, const char *s);
 
-/* The guest's network: one interface, found by its MAC, that leads to the gateway only. Addresses in
- * host order. */
+/* The guest's network: one interface, found by its MAC, that leads to the gateway only. Addresses
+ * in host order. */
 struct guest_net {
     uint8_t mac[6];           /* of the guest's interface */
     uint8_t gateway_mac[6];   /* a permanent neighbour: nobody is asked for it */

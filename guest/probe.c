@@ -6,6 +6,7 @@
 #include "common/sbuf.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -174,7 +175,7 @@ static void start(struct job *jobs, const struct probe *p, int out_fd)
 int probe_main(int in_fd, int out_fd)
 {
     static struct job jobs[PROBES_AT_ONCE];
-    autofclose FILE *in = fdopen(dup(in_fd), "r");
+    autofclose FILE *in = fdopen(fcntl(in_fd, F_DUPFD_CLOEXEC, 3), "r");
     char line[PROBE_LINE];
     size_t n = 0;
 

@@ -127,7 +127,8 @@ bool probe_dns_answer(const uint8_t *b, size_t len, uint16_t id, struct probe_re
     }
     take_addresses(b, len, r);
     if (r->n_addresses > 0)
-        probe_say(r, SEEN_RESOLVED, "%zu address%s", r->n_addresses, r->n_addresses > 1 ? "es" : "");
+        probe_say(r, SEEN_RESOLVED, "%zu address%s", r->n_addresses,
+                  r->n_addresses > 1 ? "es" : "");
     else if (get16(b + 6) > 0)
         probe_say(r, SEEN_RESOLVED, "%u records, none an address", get16(b + 6));
     else
@@ -147,10 +148,13 @@ static bool resolver_of_system(uint32_t *ret)
         return false;
     rest = text;
     while ((line = strsep(&rest, "\n"))) {
-        char word[20];
+        char *word = strtok_r(line, " \t", &line);
         struct in_addr a;
 
-        if (sscanf(line, " nameserver %19s", word) == 1 && inet_pton(AF_INET, word, &a) == 1) {
+        if (!word || strcmp(word, "nameserver") != 0)
+            continue;
+        word = strtok_r(NULL, " \t", &line);
+        if (word && inet_pton(AF_INET, word, &a) == 1) {
             *ret = ntohl(a.s_addr);
             return true;
         }

@@ -13,6 +13,7 @@
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <net/if.h>
+#include <net/if_arp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -51,16 +52,41 @@ static const uint8_t broadcast[6] = { 255, 255, 255, 255, 255, 255 };
 
 /* ---- where we are ---- */
 
+/* Eight hex digits, as /proc/net/route has them: the bytes as they lie in memory. */
+static bool hex32(const char *s, uint32_t *ret)
+{
+    uint32_t v = 0;
+
+    if (!s || strlen(s) != 8)
+        return false;
+    for (; *s; s++) {
+        const char *digits = "0123456789ABCDEF", *at = strchr(digits, *s);
+
+        if (!at)
+            return false;
+        v = v << 4 | (uint32_t)(at - digits);
+    }
+    *ret = v;
+    return true;
+}
+
+/* Interface, destination, gateway, flags, counters, metric, mask */
 static bool find_route(struct where *w)
 {
     autofclose FILE *f = fopen("/proc/net/route", "re");
-    char line[256], name[IFNAMSIZ];
-    unsigned destination, gateway, flags, mask;
+    char line[256];
 
     while (f && fgets(line, sizeof(line), f)) {
-        if (sscanf(line, "%15s %x %x %x %*s %*s %*s %x", name, &destination, &gateway, &flags,
-                   &mask) == 5 && destination == 0 && mask == 0 && gateway != 0) {
-            memcpy(w->interface, name, sizeof(name));
+        uint32_t destination, gateway, mask;
+        char *word[8] = { NULL }, *rest = line;
+
+        for (size_t i = 0; i < ARRAY_SIZE(word); i++)
+            word[i] = strtok_r(i ? NULL : line, " \t\n", &rest);
+        if (!word[0] || strlen(word[0]) >= IFNAMSIZ || !hex32(word[1], &destination) ||
+            !hex32(word[2], &gateway) || !hex32(word[7], &mask))
+            continue;
+        if (destination == 0 && mask == 0 && gateway != 0) {
+            memcpy(w->interface, word[0], strlen(word[0]) + 1);
             w->gateway = ntohl(gateway);
             return true;
         }
@@ -68,22 +94,17 @@ static bool find_route(struct where *w)
     return false;
 }
 
-static bool find_neighbour(struct where *w)
+static bool find_neighbour(struct where *w, int fd)
 {
-    autofclose FILE *f = fopen("/proc/net/arp", "re");
-    char line[256], address[20], wanted[20];
-    unsigned m[6];
+    struct sockaddr_in sa = { .sin_family = AF_INET, .sin_addr = { htonl(w->gateway) } };
+    struct arpreq q = { 0 };
 
-    probe_address(w->gateway, wanted);
-    while (f && fgets(line, sizeof(line), f)) {
-        if (sscanf(line, "%19s %*s %*s %x:%x:%x:%x:%x:%x", address, &m[0], &m[1], &m[2], &m[3],
-                   &m[4], &m[5]) != 7 || strcmp(address, wanted) != 0)
-            continue;
-        for (size_t i = 0; i < 6; i++)
-            w->gateway_mac[i] = (uint8_t)m[i];
-        return true;
-    }
-    return false;
+    memcpy(&q.arp_pa, &sa, sizeof(sa));
+    memcpy(q.arp_dev, w->interface, sizeof(q.arp_dev));
+    if (ioctl(fd, SIOCGARP, &q) < 0 || !(q.arp_flags & ATF_COM))
+        return false;
+    memcpy(w->gateway_mac, q.arp_ha.sa_data, sizeof(w->gateway_mac));
+    return true;
 }
 
 static bool find_where(struct where *w, struct probe_result *r)
@@ -93,7 +114,7 @@ static bool find_where(struct where *w, struct probe_result *r)
     struct sockaddr_in sa;
 
     *w = (struct where){ 0 };
-    if (fd < 0 || !find_route(w) || !find_neighbour(w)) {
+    if (fd < 0 || !find_route(w) || !find_neighbour(w, fd)) {
         probe_say(r, SEEN_FAILED, "there is no way to a gateway here");
         return false;
     }
@@ -168,14 +189,15 @@ static uint16_t fold(uint32_t sum)
     return (uint16_t)~sum;
 }
 
-static void put_ethernet(struct packet *f, const uint8_t to[6], const uint8_t from[6], unsigned type)
+static void put_ethernet(struct packet *f, const uint8_t to[6], const uint8_t from[6],
+                         unsigned type)
 {
     put(f, to, 6);
     put(f, from, 6);
     put16(f, type);
 }
 
-/* TCP SYN or a UDP datagram: a DNS question for port 53, so that whoever lets it through answers. */
+/* TCP SYN or a UDP datagram: for port 53 a question, so that whoever lets it through answers. */
 static void put_transport(struct packet *f, const struct sent *s)
 {
     const struct probe *p = s->probe;

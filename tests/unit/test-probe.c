@@ -22,8 +22,8 @@ static struct probe take(const char *line)
 TEST(a_line_with_everything)
 {
     static const uint8_t mac[] = { 2, 0x5b, 0x78, 1, 0xab, 7 };
-    struct probe p = take(" { \"id\" : 4294967295 ,\"kind\":\"spoof-mac\", \"address\":\"192.0.2.1\","
-                          "\"port\":443,\"mac\":\"02:5b:78:01:ab:07\",\"vlan\":7,\"protocol\":47,"
+    struct probe p = take(" { \"id\" : 4294967295 ,\"kind\":\"spoof-mac\", "
+                          "\"address\":\"192.0.2.1\",\"port\":443,\"mac\":\"02:5b:78:01:ab:07\",\"vlan\":7,\"protocol\":47,"
                           "\"source\":\"10.0.0.1\",\"ethertype\":35020,\"transport\":\"tcp\","
                           "\"qtype\":28,\"size\":100,\"timeout_ms\":700,\"name\":\"a\\/b\"} ");
 
@@ -70,7 +70,8 @@ TEST(lines_without_sense)
         "{\"kind\":\"ipv6-rs\",\"mac\":\"02:5b:78:01:ab:0\"}",
         "{\"kind\":\"ipv6-rs\",\"mac\":\"02-5b-78-01-ab-07\"}",
         "{\"kind\":\"ipv6-rs\",\"mac\":\"02:5b:78:01:ab:0G\"}",
-        "{\"kind\":\"ipv6-rs\",\"address\":\"1.2.3\"}", "{\"kind\":\"ipv6-rs\",\"address\":\"::1\"}",
+        "{\"kind\":\"ipv6-rs\",\"address\":\"1.2.3\"}",
+        "{\"kind\":\"ipv6-rs\",\"address\":\"::1\"}",
         "{\"kind\":\"ipv6-rs\",\"address\":16909060}", "{\"kind\":\"ipv6-rs\",\"name\":\"\"}",
         "{\"kind\":\"ipv6-rs\",\"name\":\"a\\u0041\"}", "{\"kind\":\"ipv6-rs\",\"name\":\"a\tb\"}",
         "{\"kind\":\"ipv6-rs\",\"name\":\"\xc3\xbc\"}", "{\"kind\":\"ipv6-rs\",\"name\":\"a\\",
@@ -91,7 +92,8 @@ TEST(lines_without_sense)
 
 TEST(no_part_of_a_line_is_one)
 {
-    static const char line[] = "{\"id\":1,\"kind\":\"dns-at\",\"name\":\"a.b\",\"address\":\"9.9.9.9\"}";
+    static const char line[] = "{\"id\":1,\"kind\":\"dns-at\",\"name\":\"a.b\","
+                               "\"address\":\"9.9.9.9\"}";
 
     for (size_t n = 0; n < sizeof(line) - 1; n++) {
         autofree char *part = strndup(line, n);
@@ -114,8 +116,8 @@ TEST(the_id_is_known_when_the_rest_is_not)
 
 TEST(questions)
 {
-    static const uint8_t want[] = { 0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 'a', 2, 'b', 'c', 0,
-                                    0, 1, 0, 1 };
+    static const uint8_t want[] = { 0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 'a', 2, 'b', 'c',
+                                    0, 0, 1, 0, 1 };
     struct probe p = { .name = "a.bc", .qtype = 1 };
     uint8_t b[512];
 
