@@ -15,6 +15,7 @@
 #include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <net/if_arp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -22,6 +23,8 @@
 #include <sys/time.h>
 
 #define ANSWER_S 5              /* the kernel answers at once; a bound all the same */
+#define RUNNING_MS 1000         /* from up to a carrier; some milliseconds are usual */
+#define LOOK_AGAIN_MS 2
 #define RESOLV_MAX 4096
 
 /* ---- netlink ---- */
@@ -177,6 +180,25 @@ static int set_up(struct state *s, struct err *e)
     return ask(s->fd, &m, "bring the interface up", e);
 }
 
+/* The driver finds its carrier in the background; what is sent before is lost, and a resolver would
+ * wait seconds to say it again. Without a carrier the network may still get one later. */
+static int wait_for_carrier(struct state *s, struct err *e)
+{
+    int64_t deadline = deadline_in(RUNNING_MS);
+    autoclose int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    for (;;) {
+        struct ifreq r = { 0 };
+
+        memcpy(r.ifr_name, s->name, sizeof(r.ifr_name));
+        if (fd < 0 || ioctl(fd, SIOCGIFFLAGS, &r) < 0)
+            return err_sys(e, ERR_INTERNAL, errno, "cannot read the state of %s", s->name);
+        if ((r.ifr_flags & IFF_RUNNING) || deadline_left(deadline) == 0)
+            return 0;
+        (void)poll(NULL, 0, LOOK_AGAIN_MS);
+    }
+}
+
 static int set_neighbour(struct state *s, struct err *e)
 {
     struct message m;
@@ -244,7 +266,7 @@ int net_configure(const struct guest_net *n, const char *resolv_conf, int64_t de
                   struct err *e)
 {
     static int (*const steps[])(struct state *s, struct err *e) = {
-        without_ipv6, set_mtu, set_address, set_up, set_neighbour, set_routes,
+        without_ipv6, set_mtu, set_address, set_up, wait_for_carrier, set_neighbour, set_routes,
     };
     struct state s = { .net = n, .fd = -1 };
     int r = uevent_wait(find_interface, &s, deadline, e);

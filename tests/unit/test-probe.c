@@ -23,7 +23,8 @@ TEST(a_line_with_everything)
 {
     static const uint8_t mac[] = { 2, 0x5b, 0x78, 1, 0xab, 7 };
     struct probe p = take(" { \"id\" : 4294967295 ,\"kind\":\"spoof-mac\", "
-                          "\"address\":\"192.0.2.1\",\"port\":443,\"mac\":\"02:5b:78:01:ab:07\",\"vlan\":7,\"protocol\":47,"
+                          "\"address\":\"192.0.2.1\",\"port\":443,\"vlan\":7,\"protocol\":47,"
+                          "\"mac\":\"02:5b:78:01:ab:07\","
                           "\"source\":\"10.0.0.1\",\"ethertype\":35020,\"transport\":\"tcp\","
                           "\"qtype\":28,\"size\":100,\"timeout_ms\":700,\"name\":\"a\\/b\"} ");
 
