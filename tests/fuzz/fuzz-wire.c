@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * The first byte chooses what the rest is taken for: 'c' a configuration of a guest, 'x' a command,
- * 'n' a network, 's' records of an sbx-stream, anything else: numbers and strings of a payload. What
- * decodes must encode to the same bytes again.
+ * 'n' a network, 's' records of an sbx-stream, anything else: numbers and strings of a payload.
+ * What decodes must encode to the same bytes again.
  */
 #include "tests/fuzz/fuzz.h"
 #include "common/auto.h"
