@@ -7,6 +7,7 @@
  *     accel      what runs it: kvm or tcg, probed once with this kernel
  *     workspace  opened by a child with the owner's rights
  *     files      directories, logs, disk overlay
+ *     network    link, its rules in force before it is up
  *     share      virtiofsd on the workspace
  *     domain     QEMU, by libvirt
  *     guest      channel, hello, configuration, ready
@@ -96,6 +97,29 @@ static void undo_files(struct start *s)
     if (vm_files_drop_runtime(s->v, s->vm->id, &e) < 0)
         log_warn(LOG_CTX(.sandbox = s->vm->id, .error = &e),
                  "cannot remove the runtime directory, ignoring");
+}
+
+static int step_network(struct start *s, struct err *e)
+{
+    struct vm *vm = s->vm;
+    struct link l = { 0 };
+
+    if (egress_enabled(s->v->egress) &&
+        egress_attach(s->v->egress, vm->id, vm->row.slot, vm_qemu_uid(vm), &l, e) < 0)
+        return -1;
+    pthread_mutex_lock(&vm->lock);
+    vm->link = l;
+    pthread_mutex_unlock(&vm->lock);
+    return 0;
+}
+
+static void undo_network(struct start *s)
+{
+    struct err e = ERR_INIT;
+
+    if (egress_detach(s->v->egress, s->vm->id, s->vm->row.slot, &e) < 0)
+        log_warn(LOG_CTX(.sandbox = s->vm->id, .error = &e),
+                 "the network of a failed start stays; the next one takes it away");
 }
 
 static int open_share_log(struct vm *vm, struct err *e)
@@ -354,6 +378,7 @@ static const struct step {
     { "accel", step_accel, NULL },
     { "workspace", step_workspace, NULL },
     { "files", step_files, undo_files },
+    { "network", step_network, undo_network },
     { "share", step_share, undo_share },
     { "domain", step_domain, undo_domain },
     { "guest", step_guest, NULL },
