@@ -240,6 +240,9 @@ static int build_xml(struct start *s, char **ret, struct err *e)
         .console_log = console,
         .serial = serial,
         .share_socket = s->workspace_fd >= 0 ? share : NULL,
+        .tap = vm->link.name[0] ? vm->link.name : NULL,
+        .mac = vm->link.mac,
+        .mtu = vm->link.mtu,
         .uid = vm_qemu_uid(vm),
         .gid = vm_qemu_gid(vm),
     };
@@ -288,12 +291,22 @@ int vm_open_guest(struct vm *vm, struct err *e)
         .realtime_ns = (uint64_t)now_real_us() * 1000,
         .env = (const char *const *)vm->row.env.items,
     };
+    struct guest_net net = {
+        .address = vm->link.address,
+        .gateway = vm->link.gateway,
+        .resolver = vm->link.gateway,
+        .mtu = vm->link.mtu,
+    };
     static const char *const no_env[] = { NULL };
     autofree char *rings = vm_path(v, vm->id, VMP_RINGS);
     autofree char *channel = vm_path(v, vm->id, VMP_CHANNEL);
     struct exec_table *execs = NULL;
     struct agent *agent = NULL;
 
+    memcpy(net.mac, vm->link.mac, sizeof(net.mac));
+    memcpy(net.gateway_mac, link_gateway_mac, sizeof(net.gateway_mac));
+    if (vm->link.name[0])
+        config.net = &net;
     if (!config.env)
         config.env = no_env;
     if (!rings || !channel)
