@@ -43,6 +43,7 @@ struct resolver {
     pid_t pid;                  /* 0 none */
     int pidfd;                  /* owned, -1 none */
     int64_t started, wait_ms;
+    struct log_rate rate;
     _Atomic bool stop;          /* the event thread shall put it down, and post `stopped` */
     sem_t stopped;
     struct evsource *channel_source, *pid_source, *timer;   /* owned */
@@ -214,7 +215,8 @@ static void on_again(void *arg)
     }
     if (r->pid || spawn(r, &e) == 0)
         return;
-    log_err(LOG_CTX(.error = &e), "sandboxes cannot resolve names; trying again");
+    if (log_rate_ok(&r->rate, 1, 60000))
+        log_err(LOG_CTX(.error = &e), "sandboxes cannot resolve names; trying again");
     forget_process(r);
     again_later(r);
 }
@@ -225,7 +227,8 @@ static void on_end(void *arg, uint32_t events)
 
     if (r->stop)
         return;
-    log_err(NULL, "the resolver (pid %d) has ended; starting another one", (int)r->pid);
+    if (log_rate_ok(&r->rate, 5, 60000))
+        log_err(NULL, "the resolver (pid %d) has ended; starting another one", (int)r->pid);
     forget_process(r);
     again_later(r);
 }
