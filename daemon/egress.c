@@ -137,7 +137,9 @@ static int get_ready(struct egress *g, struct err *e)
     if (choose_range(g, e) < 0 || guard_close(&g->net, e) < 0 || load_opened(g, e) < 0)
         return -1;
     o = (struct filter_options){ .net = g->net, .connections = g->config->connections,
-                                 .new_per_second = g->config->connections_per_second };
+                                 .new_per_second = g->config->connections_per_second,
+                                 .uid_lo = g->config->uid_base + 1,
+                                 .uid_hi = g->config->uid_base + LIMIT_SANDBOXES };
     if (filter_open(&o, &g->filter, e) < 0 || watch_events(g, e) < 0)
         return -1;
     /* A kernel that cannot hold it says so now. */

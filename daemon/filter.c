@@ -270,6 +270,23 @@ static void put_masquerade(struct filter *f)
     nft_rule_end(b);
 }
 
+/* QEMU speaks to Unix sockets and its tap only. */
+static void put_from_qemus(struct filter *f)
+{
+    struct nft_batch *b = f->b;
+    static const struct nft_hook hook = { "filter", NF_INET_LOCAL_OUT, NF_IP_PRI_FILTER, false,
+                                          NULL };
+
+    if (!f->o.uid_lo)
+        return;
+    nft_base_chain(b, INET, T, "from_qemus", &hook);
+    rule(f, "from_qemus");
+    nft_meta(b, NFT_META_SKUID, 0);
+    nft_between(b, 0, f->o.uid_lo, f->o.uid_hi);
+    nft_counter(b);
+    ends(f, NF_DROP);
+}
+
 /* --- a sandbox --- */
 
 static void put_ingress(struct filter *f, const struct link *l, uint32_t slot)
@@ -487,6 +504,7 @@ int filter_rebuild(struct filter *f, const struct filter_box *boxes, size_t n,
     put_from_guests(f);
     put_forward(f, opened, n_opened);
     put_masquerade(f);
+    put_from_qemus(f);
     for (size_t i = 0; i < n; i++)
         put_box(f, &boxes[i]);
     return commit(f, e);
