@@ -110,8 +110,6 @@ int policy_send(struct app *app, const char *method, const char *path, const str
 
     if (json_encode(table, req, &body, e) < 0)
         return -1;
-    if (body.failed)
-        return err_set(e, ERR_USAGE, "the request is too large");
     call.body = sbuf_str(&body);
     return client_call(app, &call, NULL, e);
 }
