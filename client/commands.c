@@ -158,8 +158,8 @@ const struct command commands[] = {
       "Makes a virtual machine from an image and starts it. The name goes to stdout once commands "
       "can be run in it.\n\n"
       "Without --workspace no directory of the host is shared. A relative directory is one of this "
-      "machine; with a daemon reached by ssh the directory is over there and has to be absolute.\n\n"
-      "What it may reach over the network is what its policy allows: see 'sbx help policy'.",
+      "machine; with a daemon reached by ssh the directory is over there and has to be absolute."
+      "\n\nWhat it may reach over the network is what its policy allows: see 'sbx help policy'.",
       "sbx create --name box --workspace .\n"
       "sbx create --workspace ~/src/project:ro --cpus 4 --memory 8G --label team=web\n"
       "sbx create --policy agent --allow registry.example.com:443\n",
@@ -256,8 +256,8 @@ const struct command commands[] = {
       OPTS(policy_log_opts, policy_log_opts), .min_args = 1, .max_args = 1, SANDBOX,
       .run = cmd_policy_log },
     { "policy prove", NULL, "NAME", "try from inside that the policy holds",
-      "Exit status 0 if all probes passed, 1 if one failed, 125 if they could not be made. Takes up "
-      "to a minute.", NULL,
+      "Exit status 0 if all probes passed, 1 if one failed, 125 if they could not be made. Takes "
+      "up to a minute.", NULL,
       OPTS(json_opts, json_opts), .min_args = 1, .max_args = 1, SANDBOX, .run = cmd_policy_prove },
     { "policy export", NULL, "NAME", "print the rules of a sandbox as a file",
       NULL, "sbx policy export box > policy.txt\nsbx policy apply other -f policy.txt\n",
@@ -267,9 +267,9 @@ const struct command commands[] = {
       OPTS(policy_apply_opts, policy_apply_opts), .min_args = 1, .max_args = 1, SANDBOX,
       .run = cmd_policy_apply },
     { "policy define", NULL, "POLICY FILE", "keep a file as a policy by name",
-      "For --policy and 'sbx policy set', from now on; sandboxes that were made of an older one stay "
-      "as they are. FILE may be - for stdin.", "sbx policy define team ./policy.txt\n", .min_args = 2,
-      .max_args = 2, .complete = COMPLETE_POLICY_THEN_FILE, .run = cmd_policy_define },
+      "For --policy and 'sbx policy set', from now on; sandboxes that were made of an older one "
+      "stay as they are. FILE may be - for stdin.", "sbx policy define team ./policy.txt\n",
+      .min_args = 2, .max_args = 2, .complete = COMPLETE_POLICY_THEN_FILE, .run = cmd_policy_define },
     { "policy undefine", NULL, "POLICY", "forget a policy of yours",
       "Sandboxes that were made of it stay as they are.", NULL, .min_args = 1, .max_args = 1,
       .complete = COMPLETE_POLICY, .run = cmd_policy_undefine },
