@@ -58,7 +58,8 @@ const struct route routes_table[] = {
     { "GET",    "/v1/policies/{name}", ROLE_USER, NO_BODY,                    h_named_policy_get },
     { "PUT",    "/v1/policies/{name}", ROLE_USER, BODY(LIMIT_BODY, named_policy_req),
       h_named_policy_put },
-    { "DELETE", "/v1/policies/{name}", ROLE_USER, NO_BODY,                    h_named_policy_delete },
+    { "DELETE", "/v1/policies/{name}", ROLE_USER, NO_BODY,
+      h_named_policy_delete },
 
     { "GET",    "/v1/images",       ROLE_USER,  NO_BODY,                      h_image_list },
     { "GET",    "/v1/images/{ref}", ROLE_USER,  NO_BODY,                      h_image_get },
