@@ -5,8 +5,8 @@
  * store. What it does is in docs/EGRESS.md.
  *
  * Where the kernel lacks something, the daemon runs all the same: egress_attach() then says what is
- * missing, and no sandbox starts without its filter. With "network": false sandboxes have no network
- * at all, and nothing here touches the host.
+ * missing, and no sandbox starts without its filter. With "network": false sandboxes have no
+ * network at all, and nothing here touches the host.
  *
  * Threads: an event thread of its own (packets that were logged, the resolver's questions, changes
  * of the ruleset by others). All functions: any thread, except open, settle and free. Lock order:
@@ -34,8 +34,8 @@ bool egress_enabled(const struct egress *g);    /* "network" of the configuratio
 
 /* --- for the lifecycle of sandboxes; the job's holder --- */
 
-/* Makes the link with its rules in force, then lets it up. *ret: for domain and guest. The link of a
- * former run is taken away first. Nothing stays on failure. */
+/* Makes the link with its rules in force, then lets it up. *ret: for domain and guest. The link of
+ * a former run is taken away first. Nothing stays on failure. */
 int egress_attach(struct egress *g, const char *id, uint32_t slot, uid_t qemu, struct link *ret,
                   struct err *e);
 /* The link first, then the rules, then flows that were left. */

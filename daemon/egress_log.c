@@ -52,7 +52,8 @@ static void write_line(struct egress *g, const struct line *l)
     sbuf_fmt(&path, "%s/sandboxes/%s/log/net.log", g->config->state_dir, l->id);
     if (logfile_append(sbuf_str(&path), l->text, strlen(l->text), &e) < 0 && e.sys != ENOENT &&
         log_rate_ok(&rate, 5, 60000))
-        log_warn(LOG_CTX(.sandbox = l->id, .error = &e), "a line of its network log is lost, ignoring");
+        log_warn(LOG_CTX(.sandbox = l->id, .error = &e),
+                 "a line of its network log is lost, ignoring");
 }
 
 void log_write_all(struct egress *g)
@@ -237,7 +238,8 @@ static void judge_packet(struct egress *g, struct box *b, const struct packet_se
         snprintf(r->reason, sizeof(r->reason), "only tcp and udp leave a sandbox");
     }
     if (p->why == PACKET_LIMITED)
-        snprintf(r->reason, sizeof(r->reason), "too many connections at once, or new ones too fast");
+        snprintf(r->reason, sizeof(r->reason),
+                 "too many connections at once, or new ones too fast");
     else if (p->why == PACKET_DENIED && r->ruling.verdict == POLICY_ALLOW)
         snprintf(r->reason, sizeof(r->reason), "it was not allowed just then");
 }
@@ -268,6 +270,12 @@ void log_packet(struct egress *g, const struct packet_seen *p)
             box_count(b, &r);
     }
     b->denied += !allowed;
+    struct witness *w = &b->witness;
+    if (allowed && w->on && w->n < WITNESS_MAX) {
+        w->seen[w->n].address = p->destination;
+        w->seen[w->n].port = p->port;
+        w->seen[w->n++].proto = p->proto;
+    }
     ev.name = (char *)r.name;
     ev.rule = r.rule[0] ? r.rule : NULL;
     ev.reason = r.reason;

@@ -3,9 +3,9 @@
  * egress_names: which names a sandbox may ask for, and what their answers open.
  *
  * Names are kept as the resolver tells them, and what they open is computed from the policy: so a
- * change of the policy needs no new question, and a name that stops being allowed closes at once. An
- * address may be reached by several names; each range of its ports stays open as long as one of them
- * says so.
+ * change of the policy needs no new question, and a name that stops being allowed closes at once.
+ * An address may be reached by several names; each range of its ports stays open as long as one of
+ * them says so.
  */
 #include "daemon/egress_priv.h"
 
@@ -77,7 +77,8 @@ uint32_t names_ask(struct egress *g, const struct resolve_ask *q)
 
     if (!b)
         return RESOLVE_NOBODY;
-    if (!bucket_take(&b->questions, g->config->names_per_second, 4.0 * g->config->names_per_second)) {
+    double rate = g->config->names_per_second;
+    if (!bucket_take(&b->questions, rate, 4 * rate)) {
         alert(g, b, q->name, "the sandbox asks for names faster than it may");
         return RESOLVE_FAIL;
     }
@@ -380,7 +381,9 @@ static bool admit(struct egress *g, struct box *b, const char *name, uint32_t ad
         struct ruled r = { .ruling = { POLICY_DENY, POLICY_BY_PLACE, false } };
         ruled_explain(g, &b->rules, &q, &r);
         snprintf(r.reason, sizeof(r.reason), "the name leads to an address that no name may: %s",
-                 q.host ? "one of the host's" : policy_special(address, NULL) ?: "denied by a rule");
+                 q.host                         ? "one of the host's"
+                 : policy_special(address, NULL) ? policy_special(address, NULL)
+                                                 : "denied by a rule");
         tell(g, b, name, &r, false, address);
         return false;
     }
@@ -394,8 +397,8 @@ static bool admit(struct egress *g, struct box *b, const char *name, uint32_t ad
     return false;
 }
 
-/* An alias that a rule denies by name refuses all; one that no rule is about is a mere detail of how
- * the name is served. */
+/* An alias that a rule denies by name refuses all; one that no rule is about is a mere detail of
+ * how the name is served. */
 static bool alias_denied(struct egress *g, struct box *b, const struct resolve_admit *a,
                          struct ruled *ret, const char **ret_alias)
 {
@@ -404,7 +407,8 @@ static bool alias_denied(struct egress *g, struct box *b, const struct resolve_a
     for (uint32_t i = 0; i < a->n_aliases; i++) {
         struct policy_question q = { .name = a->aliases[i] };
         *ret = (struct ruled){ .ruling = policy_judge_name(&p, a->aliases[i]) };
-        if (ret->ruling.verdict == POLICY_DENY && ret->ruling.rule >= 0 && !ret->ruling.by_ceiling) {
+        if (ret->ruling.verdict == POLICY_DENY && ret->ruling.rule >= 0 &&
+            !ret->ruling.by_ceiling) {
             ruled_explain(g, &b->rules, &q, ret);
             *ret_alias = a->aliases[i];
             return true;
@@ -493,7 +497,8 @@ static void on_element(void *arg, const struct filter_elem *x)
         log_warn(LOG_CTX(.sandbox = r->b->id, .error = &e), "cannot keep an open name, ignoring");
 }
 
-/* Only the name that keeps an element open longest is with it; others have to be asked for again. */
+/* Only the name that keeps an element open longest is with it; others have to be asked for
+ * again. */
 void names_restore(struct egress *g, struct box *b)
 {
     struct restoring r = { b, now_mono_ms() };

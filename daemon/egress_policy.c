@@ -2,9 +2,9 @@
  *
  * egress_policy: what the API says and changes about policies.
  *
- * A change goes store, kernel, memory: the store alone can fail for want of space, and a kernel that
- * refuses is answered by writing the old rules back. A daemon that dies in between finds the new
- * rules in the store at its next start and puts them in force.
+ * A change goes store, kernel, memory: the store alone can fail for want of space, and a kernel
+ * that refuses is answered by writing the old rules back. A daemon that dies in between finds the
+ * new rules in the store at its next start and puts them in force.
  */
 #include "daemon/egress_priv.h"
 
@@ -128,7 +128,8 @@ static int put_in_force(struct egress *g, const char *id, uid_t uid, struct rule
     struct err ignored = ERR_INIT;
     int r = 0;
 
-    if (check_ceiling(g, s, e) < 0 || compiles(g, s, e) < 0 || ruleset_store(s, g->store, id, e) < 0)
+    if (check_ceiling(g, s, e) < 0 || compiles(g, s, e) < 0 ||
+        ruleset_store(s, g->store, id, e) < 0)
         return -1;
     pthread_mutex_lock(&g->lock);
     struct box *b = box_find(g, id);

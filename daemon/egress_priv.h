@@ -2,10 +2,10 @@
  *
  * egress_priv: what egress*.c share. Only they include it.
  *
- * A box is a sandbox that has a link. Boxes are found by slot, which addresses, log prefixes and the
- * resolver's questions lead to. `lock` guards them all and the filter's socket; what is done under
- * it is memory and one netlink exchange. Lines for logs and counts for the store are gathered under
- * it and written by the event thread without it.
+ * A box is a sandbox that has a link. Boxes are found by slot, which addresses, log prefixes and
+ * the resolver's questions lead to. `lock` guards them all and the filter's socket; what is done
+ * under it is memory and one netlink exchange. Lines for logs and counts for the store are gathered
+ * under it and written by the event thread without it.
  */
 #pragma once
 
@@ -52,6 +52,13 @@ struct bucket {                 /* token bucket */
     int64_t told;               /* when its emptiness was last told */
 };
 
+#define WITNESS_MAX 512
+struct witness {                /* packets that were let through, while a proof goes on */
+    bool on;
+    size_t n;
+    struct { uint32_t address; uint16_t port; uint8_t proto; } seen[WITNESS_MAX];
+};
+
 struct box {
     char id[LIMIT_ID + 1];
     uint32_t slot;
@@ -66,6 +73,7 @@ struct box {
     size_t n_elements;
     struct recent recent[BOX_RECENT];
     struct bucket questions;
+    struct witness witness;
     uint64_t denied;            /* packets that were told as such */
 };
 
@@ -120,8 +128,8 @@ void box_free(struct box *b);
 struct box *box_find(struct egress *g, const char *id);
 struct box *box_at(struct egress *g, uint32_t address);     /* NULL: nobody's */
 struct policy box_policy(const struct egress *g, const struct box *b);
-/* Other rules for it: compiles, tells the kernel, keeps. The old ones stay on failure; else they are
- * in *rules. */
+/* Other rules for it: compiles, tells the kernel, keeps. The old ones stay on failure; else they
+ * are in *rules. */
 int box_replace(struct egress *g, struct box *b, struct ruleset *rules, struct err *e);
 /* As the filter wants it. names: room for b->n_elements; borrowed from b. */
 struct filter_box box_filter(const struct box *b, struct filter_name *names);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * egress_resolver: sandboxd-resolver as a child: its sockets, its channel, its end. It gets bound
- * sockets and the addresses of upstreams, and nothing else: own uid, no capabilities, no files. When
- * it ends it is started again, a little later each time; meanwhile questions get no answer and
+ * sockets and the addresses of upstreams, and nothing else: own uid, no capabilities, no files.
+ * When it ends it is started again, a little later each time; meanwhile questions get no answer and
  * nothing new opens. It ends by itself when the channel does, so a daemon that dies leaves none.
  */
 #include "daemon/egress_priv.h"

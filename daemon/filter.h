@@ -9,7 +9,7 @@
  *                      forward      nothing new into a sandbox; on interfaces for which we turned
  *                                   forwarding on, nothing but sandboxes' packets
  *                      masquerade   (postrouting)
- *                      from_qemus   (output) nothing: whoever breaks out of a guest finds no network
+ *                      from_qemus   (output) nothing: who breaks out of a guest has no network
  *     for each sandbox:
  *                      box-ID       flows that go on; its resolver; the host's addresses; then sets
  *                      ok-ID        counts connections, logs new ones, gives the mark (guard.h)
