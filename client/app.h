@@ -41,6 +41,7 @@ COMMAND(cmd_image_inspect);
 COMMAND(cmd_image_rm);
 COMMAND(cmd_images);
 COMMAND(cmd_info);
+COMMAND(cmd_doctor);
 COMMAND(cmd_inspect);
 COMMAND(cmd_logs);
 COMMAND(cmd_ls);
@@ -95,7 +96,7 @@ struct logs_opts {
 };
 struct format_opts { const char *format; };     /* version, info */
 struct help_opts { bool man; };
-struct json_opts { bool json; };                /* policy check, why, prove, show */
+struct json_opts { bool json; };                /* policy check, why, prove, show; doctor */
 struct policy_ls_opts { bool json, no_trunc; };
 struct policy_apply_opts { const char *file; };
 struct policy_log_opts {

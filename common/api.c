@@ -230,6 +230,19 @@ const struct jfield api_version_table[] = {
     JF_END,
 };
 
+static const struct jfield check_table[] = {
+    JF(struct api_check, name, JT_STR, .flags = JF_REQUIRED),
+    JF(struct api_check, ok, JT_BOOL, .flags = JF_REQUIRED),
+    JF(struct api_check, detail, JT_STR, .flags = JF_NULL),
+    JF_END,
+};
+
+const struct jfield api_check_list_table[] = {
+    JF(struct api_check_list, checks, JT_LIST, .flags = JF_REQUIRED, .table = check_table,
+       .item_size = sizeof(struct api_check)),
+    JF_END,
+};
+
 const struct jfield api_info_table[] = {
     JF(struct api_info, version, JT_STR, .flags = JF_REQUIRED),
     JF(struct api_info, host, JT_STR),

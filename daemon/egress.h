@@ -73,7 +73,9 @@ int egress_named(struct egress *g, uid_t uid, const char *name, struct api_named
 int egress_define(struct egress *g, uid_t uid, const char *name, const char *rules, struct err *e);
 int egress_undefine(struct egress *g, uid_t uid, const char *name, struct err *e);
 
-/* What the kernel offers, one line each for people: "nf_tables: yes". */
-struct egress_probe { const char *what; bool ok; char why[160]; };
-#define EGRESS_PROBES 8
-size_t egress_probe(struct egress_probe ret[EGRESS_PROBES]);
+/* What the kernel offers, tried in a network namespace of its own. why: if not ok. */
+struct egress_probe { const char *what; bool ok; char why[400]; };
+#define EGRESS_PROBES 9
+int egress_probe(struct egress_probe ret[EGRESS_PROBES], struct err *e);
+/* Whether sandboxes can have networks; in words: the range, or what is in the way. */
+bool egress_status(struct egress *g, char *ret, size_t size);

@@ -260,7 +260,7 @@ void log_packet(struct egress *g, const struct packet_seen *p)
     if (p->proto) {
         ev.address = (char *)address_format(p->destination, address);
         ev.proto = (char *)proto_name(p->proto, proto);
-        ev.port = p->port;
+        ev.port = p->proto == IPPROTO_ICMP ? 0 : p->port;
     }
     if (p->why == PACKET_FORGED) {
         forged(b, p, r.reason, sizeof(r.reason));

@@ -232,8 +232,10 @@ int proof_new(struct egress *g, const char *id, struct proof **ret, struct err *
     }
     free(p->items);
     free(p);
-    return b ? err_set(e, ERR_SANDBOX_BUSY, "its policy is being proved already")
-             : err_set(e, ERR_SANDBOX_STATE, "the sandbox has no network now; is it running?");
+    if (b)
+        return err_set(e, ERR_SANDBOX_BUSY, "its policy is being proved already");
+    err_set(e, ERR_SANDBOX_STATE, "the sandbox has no network now");
+    return err_hint(e, "only what runs can be tried: `sbx start NAME`");
 }
 
 void proof_free(struct proof *p)

@@ -10,6 +10,7 @@
 /* h_info.c */
 int h_version(struct call *c, struct err *e);
 int h_info(struct call *c, struct err *e);
+int h_checks(struct call *c, struct err *e);
 /* h_vm.c */
 int h_sandbox_list(struct call *c, struct err *e);
 int h_sandbox_create(struct call *c, struct err *e);

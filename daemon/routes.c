@@ -16,6 +16,7 @@
 const struct route routes_table[] = {
     { "GET",    "/v1/version",      ROLE_USER,  NO_BODY,                      h_version },
     { "GET",    "/v1/info",         ROLE_USER,  NO_BODY,                      h_info },
+    { "GET",    "/v1/checks",       ROLE_USER,  NO_BODY,                      h_checks },
 
     { "GET",    "/v1/sandboxes",    ROLE_USER,  NO_BODY,                      h_sandbox_list,
       0, "state label*" },

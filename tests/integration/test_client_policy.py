@@ -594,3 +594,21 @@ def test_completion(daemon, sbx, words, want):
     r = sbx("__complete", "--", *words)
     assert r.returncode == 0
     assert [s.split("\t")[0] for s in lines(r.stdout)] == want
+
+
+# ---- doctor ----------------------------------------------------------------------------------
+
+def checks(**missing):
+    return {"checks": [{"name": n, "ok": n not in missing, "detail": missing.get(n)} for n in ("nat", "tun")]}
+
+
+def test_doctor_says_what_is_missing(daemon, sbx):
+    daemon.reply("GET", "/v1/checks", 200, checks())
+    r = sbx("doctor")
+    assert (r.returncode, r.stdout) == (0, "ok       nat\nok       tun\n")
+    daemon.reply("GET", "/v1/checks", 200, checks(tun="no \x1b[31mmodule"))
+    r = sbx("doctor")
+    assert (r.returncode, r.stderr) == (1, "")
+    assert r.stdout == "ok       nat\nMISSING  tun: no \\x1b[31mmodule\n"
+    r = sbx("doctor", "--json")
+    assert r.returncode == 1 and json.loads(r.stdout)["checks"][1]["ok"] is False
