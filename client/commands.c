@@ -269,7 +269,8 @@ const struct command commands[] = {
     { "policy define", NULL, "POLICY FILE", "keep a file as a policy by name",
       "For --policy and 'sbx policy set', from now on; sandboxes that were made of an older one "
       "stay as they are. FILE may be - for stdin.", "sbx policy define team ./policy.txt\n",
-      .min_args = 2, .max_args = 2, .complete = COMPLETE_POLICY_THEN_FILE, .run = cmd_policy_define },
+      .min_args = 2, .max_args = 2, .complete = COMPLETE_POLICY_THEN_FILE,
+      .run = cmd_policy_define },
     { "policy undefine", NULL, "POLICY", "forget a policy of yours",
       "Sandboxes that were made of it stay as they are.", NULL, .min_args = 1, .max_args = 1,
       .complete = COMPLETE_POLICY, .run = cmd_policy_undefine },
