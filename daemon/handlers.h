@@ -20,6 +20,20 @@ int h_sandbox_stop(struct call *c, struct err *e);
 int h_sandbox_restart(struct call *c, struct err *e);
 /* h_logs.c */
 int h_logs(struct call *c, struct err *e);
+/* Its sandbox is stopped for good, or removed: nothing will be written any more. */
+bool call_sandbox_over(const struct call *c);
+/* h_policy.c */
+int h_policy_get(struct call *c, struct err *e);
+int h_policy_set(struct call *c, struct err *e);
+int h_policy_rules(struct call *c, struct err *e);
+int h_policy_check(struct call *c, struct err *e);
+int h_policy_why(struct call *c, struct err *e);
+int h_named_policy_list(struct call *c, struct err *e);
+int h_named_policy_get(struct call *c, struct err *e);
+int h_named_policy_put(struct call *c, struct err *e);
+int h_named_policy_delete(struct call *c, struct err *e);
+/* h_policy_log.c */
+int h_policy_log(struct call *c, struct err *e);
 /* h_exec.c */
 int h_exec_list(struct call *c, struct err *e);
 int h_exec_create(struct call *c, struct err *e);

@@ -4,6 +4,7 @@
 #include "common/auto.h"
 #include "daemon/netlink.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <libnftnl/batch.h>
 #include <libnftnl/chain.h>
@@ -507,6 +508,18 @@ void nft_cmp(struct nft_batch *b, unsigned reg, uint32_t op, const void *data, u
 
     if (x)
         nftnl_expr_set(x, NFTNL_EXPR_CMP_DATA, data, len);
+}
+
+void nft_between(struct nft_batch *b, unsigned reg, uint32_t lo, uint32_t hi)
+{
+    const uint32_t from = htonl(lo), to = htonl(hi);
+
+    /* Bytes are compared, so the number has to have its largest one first. */
+    EXPR(b, "byteorder", NFTNL_EXPR_BYTEORDER_SREG, reg32(reg), NFTNL_EXPR_BYTEORDER_DREG,
+         reg32(reg), NFTNL_EXPR_BYTEORDER_OP, NFT_BYTEORDER_HTON, NFTNL_EXPR_BYTEORDER_LEN, 4,
+         NFTNL_EXPR_BYTEORDER_SIZE, 4);
+    nft_cmp(b, reg, NFT_CMP_GTE, &from, sizeof(from));
+    nft_cmp(b, reg, NFT_CMP_LTE, &to, sizeof(to));
 }
 
 void nft_lookup(struct nft_batch *b, unsigned reg, const char *set, bool verdict)
