@@ -238,7 +238,8 @@ def test_ls_rules(daemon, sbx):
 def test_ls_shows_the_ceiling(daemon, sbx):
     daemon.reply("GET", POLICY, 200, policy(ceiling=[rule(target="10.0.0.0/8", source="ceiling")]))
     out = lines(sbx("policy", "ls", "box").stdout)
-    assert out[2] == "" and "ceiling" in out[3] and out[5].startswith("allow    10.0.0.0/8  ceiling")
+    assert out[2] == "" and out[3].startswith("Ceiling ") and out[4].split() == ["VERDICT", "TARGET"]
+    assert out[5:] == ["allow    10.0.0.0/8"]
 
 
 def test_ls_policies(daemon, sbx):
