@@ -38,7 +38,7 @@ def named(**kw):
 
 
 def verdict(**kw):
-    d = {"target": "github.com:443/tcp", "verdict": "allow", "reason": "a rule allows it",
+    d = {"target": "github.com:443", "verdict": "allow", "reason": "a rule allows it",
          "rule": "allow github.com:443", "source": "preset agent"}
     d.update(kw)
     return d
@@ -359,10 +359,10 @@ def test_define_show_undefine(daemon, sbx, tmp):
 # ---- check, why ------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("answer,status,words", [
-    (verdict(), 0, "allow github.com:443/tcp\n  allow github.com:443 (preset agent): a rule allows it\n"),
+    (verdict(), 0, "allow github.com:443\n  allow github.com:443 (preset agent): a rule allows it\n"),
     (verdict(verdict="deny", rule=None, source="default", reason="no rule allows it"), 1,
-     "deny github.com:443/tcp\n  default: no rule allows it\n"),
-    (verdict(verdict="deny", rule=None, source=None, reason=None), 1, "deny github.com:443/tcp\n  no rule\n"),
+     "deny github.com:443\n  default: no rule allows it\n"),
+    (verdict(verdict="deny", rule=None, source=None, reason=None), 1, "deny github.com:443\n  no rule\n"),
 ])
 def test_check(daemon, sbx, answer, status, words):
     daemon.reply("GET", POLICY + "/check", 200, answer)
@@ -393,7 +393,7 @@ def test_why(daemon, sbx):
     r = sbx("policy", "why", "box", "github.com:443", env={"TZ": "XXX-2"})
     out = lines(r.stdout)
     assert (r.returncode, r.stderr) == (0, "")
-    assert out[:6] == ["Target:     github.com:443/tcp", "Verdict:    allow",
+    assert out[:6] == ["Target:     github.com:443", "Verdict:    allow",
                        "Reason:     a rule allows it", "Rule:       allow github.com:443",
                        "Source:     preset agent", "Added by:   me"]
     assert out[6].startswith("Added:      2026-01-02 05:04:05 (") and out[7] == "Matches:    7"
