@@ -270,6 +270,12 @@ void log_packet(struct egress *g, const struct packet_seen *p)
             box_count(b, &r);
     }
     b->denied += !allowed;
+    struct witness *w = &b->witness;
+    if (allowed && w->on && w->n < WITNESS_MAX) {
+        w->seen[w->n].address = p->destination;
+        w->seen[w->n].port = p->port;
+        w->seen[w->n++].proto = p->proto;
+    }
     ev.name = (char *)r.name;
     ev.rule = r.rule[0] ? r.rule : NULL;
     ev.reason = r.reason;

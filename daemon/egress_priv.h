@@ -52,6 +52,13 @@ struct bucket {                 /* token bucket */
     int64_t told;               /* when its emptiness was last told */
 };
 
+#define WITNESS_MAX 512
+struct witness {                /* packets that were let through, while a proof goes on */
+    bool on;
+    size_t n;
+    struct { uint32_t address; uint16_t port; uint8_t proto; } seen[WITNESS_MAX];
+};
+
 struct box {
     char id[LIMIT_ID + 1];
     uint32_t slot;
@@ -66,6 +73,7 @@ struct box {
     size_t n_elements;
     struct recent recent[BOX_RECENT];
     struct bucket questions;
+    struct witness witness;
     uint64_t denied;            /* packets that were told as such */
 };
 

@@ -5,8 +5,10 @@
 #include "common/api.h"
 #include "common/auto.h"
 #include "daemon/daemon.h"
-#include "daemon/egress.h"
+#include "daemon/egress_prove.h"
 #include "daemon/handlers.h"
+
+#include <string.h>
 
 /* --- of a sandbox --- */
 
@@ -65,6 +67,50 @@ int h_policy_why(struct call *c, struct err *e)
         return -1;
     int r = reply_json(c, 200, api_policy_why_table, &w, e);
     json_done(api_policy_why_table, &w, sizeof(w));
+    return r;
+}
+
+/* --- the proof --- */
+
+AUTO_DEFINE(proof, struct proof, proof_free)
+
+static int run_probes(struct call *c, struct proof *p, const char *lines, struct err *e)
+{
+    static char *command[] = { (char *)"/proc/1/exe", (char *)"probe", NULL };
+    struct api_run_req req = {
+        .command = { .items = command, .n = 2 }, .user = (char *)"root", .workdir = (char *)"/",
+        .stdin = (char *)lines, .timeout_ms = PROOF_ROUND_MS,
+    };
+    struct api_run r = { 0 };
+
+    if (call_run(c, &req, &r, e) < 0)
+        return -1;
+    bool done = strcmp(r.end, "exit") == 0 && r.exit_code == 0 && r.stdout;
+    if (done)
+        proof_take(p, r.stdout);
+    json_done(api_run_table, &r, sizeof(r));
+    if (done)
+        return 0;
+    err_set(e, ERR_GUEST, "the guest's agent could not run the probes");
+    return err_hint(e, "an image of an older sandboxd has none: `sandboxd image build`");
+}
+
+int h_policy_prove(struct call *c, struct err *e)
+{
+    autotype(proof) struct proof *p = NULL;
+    struct api_policy_proof proof = { 0 };
+
+    if (proof_new(c->daemon->egress, vm_id(c->vm), &p, e) < 0)
+        return -1;
+    for (int round = 0; round < PROOF_ROUNDS; round++) {
+        const char *lines = proof_ask(p, round);
+        if (lines && run_probes(c, p, lines, e) < 0)
+            return -1;
+    }
+    if (proof_finish(p, &proof, e) < 0)
+        return -1;
+    int r = reply_json(c, 200, api_policy_proof_table, &proof, e);
+    json_done(api_policy_proof_table, &proof, sizeof(proof));
     return r;
 }
 

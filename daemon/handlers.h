@@ -32,6 +32,7 @@ int h_named_policy_list(struct call *c, struct err *e);
 int h_named_policy_get(struct call *c, struct err *e);
 int h_named_policy_put(struct call *c, struct err *e);
 int h_named_policy_delete(struct call *c, struct err *e);
+int h_policy_prove(struct call *c, struct err *e);
 /* h_policy_log.c */
 int h_policy_log(struct call *c, struct err *e);
 /* h_exec.c */
@@ -44,6 +45,10 @@ int h_exec_signal(struct call *c, struct err *e);
 int h_exec_output(struct call *c, struct err *e);
 /* h_run.c */
 int h_run(struct call *c, struct err *e);
+/* Runs a command in the call's sandbox to its end, for as long as the client waits. */
+struct api_run_req;
+struct api_run;
+int call_run(struct call *c, const struct api_run_req *req, struct api_run *ret, struct err *e);
 /* h_image.c */
 int h_image_list(struct call *c, struct err *e);
 int h_image_get(struct call *c, struct err *e);

@@ -54,6 +54,8 @@ const struct route routes_table[] = {
       0, "target" },
     { "GET",    POLICY "/log",      ROLE_OWNER, NO_BODY,                      h_policy_log,
       ROUTE_STREAM, "tail denied follow" },
+    { "POST",   POLICY "/prove",    ROLE_OWNER, NO_BODY,                      h_policy_prove,
+      ROUTE_STREAM },
     { "GET",    "/v1/policies",     ROLE_USER,  NO_BODY,                      h_named_policy_list },
     { "GET",    "/v1/policies/{name}", ROLE_USER, NO_BODY,                    h_named_policy_get },
     { "PUT",    "/v1/policies/{name}", ROLE_USER, BODY(LIMIT_BODY, named_policy_req),

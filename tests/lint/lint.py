@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 
-PRODUCT = ("common", "client", "daemon", "guest")
+PRODUCT = ("common", "client", "daemon", "guest", "resolver")
 MAX_LINES = 800
 MAX_COLUMNS = 100
 
@@ -21,7 +21,8 @@ DIRECTIONS = {
     "client": {"common", "client"},
     "daemon": {"common", "daemon"},
     "guest": {"common", "guest"},
-    "tests": {"common", "client", "daemon", "guest", "tests"},
+    "resolver": {"common", "resolver"},
+    "tests": {"common", "client", "daemon", "guest", "resolver", "tests"},
 }
 
 # One place per outside library: header (a prefix) and the files that may include it.
@@ -31,7 +32,8 @@ LIBRARIES = {
     "sqlite3.h": ("daemon/store*.c", "daemon/store_internal.h"),
     "microhttpd.h": ("daemon/http*.c", "daemon/upgrade.c"),
     "curl/": ("client/api_client.c", "client/transport.c", "client/upgrade.c"),
-    "seccomp.h": ("daemon/share_filter.c", "daemon/privs.c"),
+    "seccomp.h": ("daemon/share_filter.c", "daemon/privs.c", "resolver/jail.c"),
+    "ldns/": ("resolver/dns*.c",),
     "archive": ("daemon/image*.c",),
     "lz4": ("daemon/image_*.c",),
     "zstd.h": ("daemon/image_*.c",),
