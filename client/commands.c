@@ -242,7 +242,8 @@ const struct command commands[] = {
       .complete = COMPLETE_SANDBOX_THEN_POLICY, .run = cmd_policy_set },
     { "policy check", NULL, "NAME TARGET", "say whether a sandbox may reach something",
       "One name or address; without a port, whether any port of it is open. Exit status 0 if it is "
-      "allowed, 1 if it is denied, 125 if that cannot be told. Nothing is sent.", "sbx policy check box github.com:443 && echo yes\n",
+      "allowed, 1 if it is denied, 125 if that cannot be told. Nothing is sent.",
+      "sbx policy check box github.com:443 && echo yes\n",
       OPTS(json_opts, json_opts), .min_args = 2, .max_args = 2,
       .complete = COMPLETE_SANDBOX_THEN_COMMAND, .run = cmd_policy_check },
     { "policy why", NULL, "NAME TARGET", "say why, and what the filter knows of it",
