@@ -23,7 +23,7 @@
 #include <sys/time.h>
 
 #define ANSWER_S 5              /* the kernel answers at once; a bound all the same */
-#define RUNNING_MS 1000         /* from up to a carrier; some milliseconds are usual */
+#define CARRIER_MS 1000         /* from up to a carrier; some milliseconds are usual */
 #define LOOK_AGAIN_MS 2
 #define RESOLV_MAX 4096
 
@@ -180,20 +180,49 @@ static int set_up(struct state *s, struct err *e)
     return ask(s->fd, &m, "bring the interface up", e);
 }
 
+/* Whether what is sent now leaves: there is a carrier, and the queue is not the one that drops all.
+ * The state that programs show ("UP") follows up to a second later, and nothing depends on it. */
+static int is_open(struct state *s, bool *ret, struct err *e)
+{
+    struct message m;
+    struct ifinfomsg *i = begin(&m, RTM_GETLINK, 0, sizeof(*i));
+    struct { struct nlmsghdr h; struct ifinfomsg i; uint8_t rest[8192]; } answer;
+    const char *queue = "noop";
+    uint8_t carrier = 0;
+    ssize_t n;
+
+    m.h.nlmsg_flags = NLM_F_REQUEST;
+    i->ifi_index = s->index;
+    if (send(s->fd, &m, m.h.nlmsg_len, 0) != (ssize_t)m.h.nlmsg_len ||
+        (n = recv(s->fd, &answer, sizeof(answer), 0)) < 0)
+        return err_sys(e, ERR_INTERNAL, errno, "cannot read the state of %s", s->name);
+    if (n < (ssize_t)sizeof(answer.h) || !NLMSG_OK(&answer.h, (uint32_t)n) ||
+        answer.h.nlmsg_type != RTM_NEWLINK)
+        return err_set(e, ERR_INTERNAL, "cannot read the state of %s", s->name);
+    struct rtattr *a = IFLA_RTA(&answer.i);
+    uint32_t left = (uint32_t)IFLA_PAYLOAD(&answer.h);
+    for (; RTA_OK(a, left); a = RTA_NEXT(a, left)) {
+        if (a->rta_type == IFLA_QDISC)
+            queue = RTA_DATA(a);        /* the kernel ends it by a NUL */
+        if (a->rta_type == IFLA_CARRIER)
+            memcpy(&carrier, RTA_DATA(a), sizeof(carrier));
+    }
+    *ret = carrier && strcmp(queue, "noop") != 0;
+    return 0;
+}
+
 /* The driver finds its carrier in the background; what is sent before is lost, and a resolver would
  * wait seconds to say it again. Without a carrier the network may still get one later. */
 static int wait_for_carrier(struct state *s, struct err *e)
 {
-    int64_t deadline = deadline_in(RUNNING_MS);
-    autoclose int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int64_t deadline = deadline_in(CARRIER_MS);
 
     for (;;) {
-        struct ifreq r = { 0 };
+        bool open = false;
 
-        memcpy(r.ifr_name, s->name, sizeof(r.ifr_name));
-        if (fd < 0 || ioctl(fd, SIOCGIFFLAGS, &r) < 0)
-            return err_sys(e, ERR_INTERNAL, errno, "cannot read the state of %s", s->name);
-        if ((r.ifr_flags & IFF_RUNNING) || deadline_left(deadline) == 0)
+        if (is_open(s, &open, e) < 0)
+            return -1;
+        if (open || deadline_left(deadline) == 0)
             return 0;
         (void)poll(NULL, 0, LOOK_AGAIN_MS);
     }
