@@ -481,7 +481,7 @@ def test_log(daemon, sbx):
     text = (line() + line(verdict="deny", rule=None, reason="no rule allows it", name=None, count=12) +
             line(kind="resolve", verdict="deny", name="evil.example", address=None, port=0, proto=None,
                  rule="deny **.example") + b"\n" +
-            line(kind="connect", verdict="deny", proto="icmp", port=0, name=None, rule=None) +
+            line(kind="connect", verdict="deny", proto="icmp", port=8, name=None, rule=None) +
             line(kind="alert", name="b.example", address="10.0.0.1", reason="leads to a private address") +
             line(kind="change", verdict=None, name=None, address=None, port=0, proto=None, rule=None,
                  count=0, reason="me allowed a.example") + line(port=8443, address=None))
