@@ -189,7 +189,8 @@ const struct command commands[] = {
       OPTS(execs_opts, list_opts), .min_args = 1, .max_args = 1, SANDBOX, .run = cmd_execs },
     { "ls", "ps", "", "list sandboxes", NULL,
       "sbx ls --filter state=running\n"
-      "sbx ls --format '{{.Name}}\\t{{.Image.Name}}\\t{{.Labels.team}}'\n",
+      "sbx ls --format '{{.Name}}\\t{{.Image.Name}}\\t{{.Labels.team}}'\n"
+      "sbx ls --format '{{.Name}}\\t{{.Network.Policy}}\\t{{.Network.Address}}'\n",
       OPTS(ls_opts, list_opts), .run = cmd_ls },
     { "inspect", NULL, "NAME...", "show all that is known of sandboxes",
       "A JSON array, or text by --format.",

@@ -111,6 +111,13 @@ def test_create_reports_what_the_daemon_finds_wrong(daemon, sbx, tmp):
     assert (r.returncode, r.stderr) == (125, "sbx: no nftables\nhint: see doctor\n")
 
 
+def test_lists_have_the_network(daemon, sbx):
+    daemon.reply("GET", "/v1/sandboxes", 200, {"sandboxes": [
+        sandbox(network={"address": "10.209.0.2", "policy": "dev"}), sandbox(network=None)]})
+    r = sbx("ls", "--format", "{{.Name}} {{.Network.Policy}} {{.Network.Address}}")
+    assert r.returncode == 0 and lines(r.stdout)[0] == "box dev 10.209.0.2" and len(lines(r.stdout)) == 2
+
+
 # ---- files -----------------------------------------------------------------------------------
 
 FILE_COMMANDS = [["create", "--policy"], ["policy", "set", "box"], ["policy", "apply", "box", "-f"],
