@@ -39,13 +39,15 @@ static void add_cell(struct sbuf *b, size_t i, const char *text)
         sbuf_lit(b, "  ");
 }
 
-/* "192.0.2.1:443/tcp", of which any part may be missing. */
+/* "192.0.2.1:443/tcp", of which any part may be missing. What ICMP has there is its type. */
 static void add_address(struct sbuf *b, const struct api_policy_event *v)
 {
-    sbuf_fmt(b, "%s", v->address ? v->address : v->port ? "*" : "-");
-    if (v->port)
-        sbuf_fmt(b, ":%u", v->port);
-    if (v->proto && (v->address || v->port))
+    uint32_t port = v->proto && strcmp(v->proto, "icmp") == 0 ? 0 : v->port;
+
+    sbuf_fmt(b, "%s", v->address ? v->address : port ? "*" : "-");
+    if (port)
+        sbuf_fmt(b, ":%u", port);
+    if (v->proto && (v->address || port))
         sbuf_fmt(b, "/%s", v->proto);
 }
 

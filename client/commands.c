@@ -189,7 +189,8 @@ const struct command commands[] = {
       OPTS(execs_opts, list_opts), .min_args = 1, .max_args = 1, SANDBOX, .run = cmd_execs },
     { "ls", "ps", "", "list sandboxes", NULL,
       "sbx ls --filter state=running\n"
-      "sbx ls --format '{{.Name}}\\t{{.Image.Name}}\\t{{.Labels.team}}'\n",
+      "sbx ls --format '{{.Name}}\\t{{.Image.Name}}\\t{{.Labels.team}}'\n"
+      "sbx ls --format '{{.Name}}\\t{{.Network.Policy}}\\t{{.Network.Address}}'\n",
       OPTS(ls_opts, list_opts), .run = cmd_ls },
     { "inspect", NULL, "NAME...", "show all that is known of sandboxes",
       "A JSON array, or text by --format.",
@@ -241,8 +242,9 @@ const struct command commands[] = {
       "sbx policy set box none\n", .min_args = 2, .max_args = 2,
       .complete = COMPLETE_SANDBOX_THEN_POLICY, .run = cmd_policy_set },
     { "policy check", NULL, "NAME TARGET", "say whether a sandbox may reach something",
-      "Exit status 0 if it is allowed, 1 if it is denied, 125 if that cannot be told. Nothing is "
-      "sent.", "sbx policy check box github.com:443 && echo yes\n",
+      "One name or address; without a port, whether any port of it is open. Exit status 0 if it is "
+      "allowed, 1 if it is denied, 125 if that cannot be told. Nothing is sent.",
+      "sbx policy check box github.com:443 && echo yes\n",
       OPTS(json_opts, json_opts), .min_args = 2, .max_args = 2,
       .complete = COMPLETE_SANDBOX_THEN_COMMAND, .run = cmd_policy_check },
     { "policy why", NULL, "NAME TARGET", "say why, and what the filter knows of it",

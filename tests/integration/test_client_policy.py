@@ -38,7 +38,7 @@ def named(**kw):
 
 
 def verdict(**kw):
-    d = {"target": "github.com:443/tcp", "verdict": "allow", "reason": "a rule allows it",
+    d = {"target": "github.com:443", "verdict": "allow", "reason": "a rule allows it",
          "rule": "allow github.com:443", "source": "preset agent"}
     d.update(kw)
     return d
@@ -109,6 +109,13 @@ def test_create_reports_what_the_daemon_finds_wrong(daemon, sbx, tmp):
     daemon.reply("POST", "/v1/sandboxes", 503, error("network_unavailable", "no nftables", "see doctor"))
     r = sbx("create", "--policy", "open")
     assert (r.returncode, r.stderr) == (125, "sbx: no nftables\nhint: see doctor\n")
+
+
+def test_lists_have_the_network(daemon, sbx):
+    daemon.reply("GET", "/v1/sandboxes", 200, {"sandboxes": [
+        sandbox(network={"address": "10.209.0.2", "policy": "dev"}), sandbox(network=None)]})
+    r = sbx("ls", "--format", "{{.Name}} {{.Network.Policy}} {{.Network.Address}}")
+    assert r.returncode == 0 and lines(r.stdout)[0] == "box dev 10.209.0.2" and len(lines(r.stdout)) == 2
 
 
 # ---- files -----------------------------------------------------------------------------------
@@ -238,7 +245,8 @@ def test_ls_rules(daemon, sbx):
 def test_ls_shows_the_ceiling(daemon, sbx):
     daemon.reply("GET", POLICY, 200, policy(ceiling=[rule(target="10.0.0.0/8", source="ceiling")]))
     out = lines(sbx("policy", "ls", "box").stdout)
-    assert out[2] == "" and "ceiling" in out[3] and out[5].startswith("allow    10.0.0.0/8  ceiling")
+    assert out[2] == "" and out[3].startswith("Ceiling ") and out[4].split() == ["VERDICT", "TARGET"]
+    assert out[5:] == ["allow    10.0.0.0/8"]
 
 
 def test_ls_policies(daemon, sbx):
@@ -358,10 +366,10 @@ def test_define_show_undefine(daemon, sbx, tmp):
 # ---- check, why ------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("answer,status,words", [
-    (verdict(), 0, "allow github.com:443/tcp\n  allow github.com:443 (preset agent): a rule allows it\n"),
+    (verdict(), 0, "allow github.com:443\n  allow github.com:443 (preset agent): a rule allows it\n"),
     (verdict(verdict="deny", rule=None, source="default", reason="no rule allows it"), 1,
-     "deny github.com:443/tcp\n  default: no rule allows it\n"),
-    (verdict(verdict="deny", rule=None, source=None, reason=None), 1, "deny github.com:443/tcp\n  no rule\n"),
+     "deny github.com:443\n  default: no rule allows it\n"),
+    (verdict(verdict="deny", rule=None, source=None, reason=None), 1, "deny github.com:443\n  no rule\n"),
 ])
 def test_check(daemon, sbx, answer, status, words):
     daemon.reply("GET", POLICY + "/check", 200, answer)
@@ -392,7 +400,7 @@ def test_why(daemon, sbx):
     r = sbx("policy", "why", "box", "github.com:443", env={"TZ": "XXX-2"})
     out = lines(r.stdout)
     assert (r.returncode, r.stderr) == (0, "")
-    assert out[:6] == ["Target:     github.com:443/tcp", "Verdict:    allow",
+    assert out[:6] == ["Target:     github.com:443", "Verdict:    allow",
                        "Reason:     a rule allows it", "Rule:       allow github.com:443",
                        "Source:     preset agent", "Added by:   me"]
     assert out[6].startswith("Added:      2026-01-02 05:04:05 (") and out[7] == "Matches:    7"
@@ -480,7 +488,7 @@ def test_log(daemon, sbx):
     text = (line() + line(verdict="deny", rule=None, reason="no rule allows it", name=None, count=12) +
             line(kind="resolve", verdict="deny", name="evil.example", address=None, port=0, proto=None,
                  rule="deny **.example") + b"\n" +
-            line(kind="connect", verdict="deny", proto="icmp", port=0, name=None, rule=None) +
+            line(kind="connect", verdict="deny", proto="icmp", port=8, name=None, rule=None) +
             line(kind="alert", name="b.example", address="10.0.0.1", reason="leads to a private address") +
             line(kind="change", verdict=None, name=None, address=None, port=0, proto=None, rule=None,
                  count=0, reason="me allowed a.example") + line(port=8443, address=None))
