@@ -15,7 +15,6 @@
 
 AUTO_DEFINE(pkt, ldns_pkt, ldns_pkt_free)
 AUTO_DEFINE(rr, ldns_rr, ldns_rr_free)
-AUTO_DEFINE(rdf, ldns_rdf, ldns_rdf_deep_free)
 
 struct dns_answer *dns_answer_new(void)
 {

@@ -92,14 +92,16 @@ static int limit(int what, rlim_t n, const char *name, struct err *e)
     return 0;
 }
 
-static int limit_all(const struct jail *j, bool memory, struct err *e)
+static int limit_all(const struct jail *j, bool all, struct err *e)
 {
     if (limit(RLIMIT_NOFILE, j->files, "descriptors", e) < 0 ||
-        limit(RLIMIT_NPROC, 0, "processes", e) < 0 || limit(RLIMIT_CORE, 0, "core files", e) < 0 ||
+        limit(RLIMIT_CORE, 0, "core files", e) < 0 ||
         limit(RLIMIT_MEMLOCK, 0, "locked memory", e) < 0 ||
         limit(RLIMIT_MSGQUEUE, 0, "message queues", e) < 0)
         return -1;
-    return memory ? limit(RLIMIT_AS, MEMORY, "memory", e) : 0;
+    if (!all)
+        return 0;
+    return limit(RLIMIT_NPROC, 0, "processes", e) < 0 ? -1 : limit(RLIMIT_AS, MEMORY, "memory", e);
 }
 
 int jail_close_others(const int *keep, size_t n, struct err *e)
@@ -164,7 +166,8 @@ int jail_enter(const struct jail *j, struct err *e)
         return err_set(e, ERR_USAGE, "will not run as root: --uid and --gid say as whom");
     if (drop_capabilities(e) < 0)
         return -1;
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+        (all && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0))
         return err_sys(e, ERR_INTERNAL, errno, "cannot give up privileges");
     if (limit_all(j, all, e) < 0)
         return -1;

@@ -21,5 +21,5 @@ int jail_close_others(const int *keep, size_t n, struct err *e);
 /* Root only, and only where it is root: no groups, gid, uid. ERR_USAGE if that is root again. */
 int jail_become(const struct jail *j, struct err *e);
 /* All the rest. There is no way back; a failure in the middle must end the program. Under
- * sanitizers, which need more than that, memory and system calls are not limited. */
+ * sanitizers, which need more than that, memory, processes and system calls are not limited. */
 int jail_enter(const struct jail *j, struct err *e);

@@ -366,6 +366,8 @@ def world(namespace, request):
     alive = w.process is None or w.process.poll() is None or w.process.returncode == 0
     said = ""
     w.close()
+    if alive and w.process:
+        assert w.process.returncode == 0, w.process.returncode
     if not alive and w.process.stderr and not w.process.stderr.closed:
         said = w.process.stderr.read().decode()
     assert alive or getattr(w, "may_end", False), "ended by %s: %s" % (w.process.returncode, said)

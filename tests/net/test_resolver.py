@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: MIT
 """sandboxd-resolver: what guests are told, and what has to happen before."""
+import json
+import os
 import re
 import socket
 import struct
+import subprocess
+import sys
 import time
 
 import pytest
@@ -451,3 +455,24 @@ def test_two_worlds_do_not_mix_guests(world):
     world.ask("example.com", guest=OTHER, tcp=True)
     assert [(a.guest, a.tcp) for a in world.daemon.asked] == [(GUEST, False), (OTHER, True)]
 
+
+
+def test_bench_helper(world):
+    """dnsbench.py counts what there is to count."""
+    world.upstream.a("example.com", "192.0.2.1")
+    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "dnsbench.py")
+
+    def bench(*a):
+        r = subprocess.run([sys.executable, script, "127.0.0.1:53", *a], capture_output=True, text=True, timeout=30)
+        assert r.returncode == 0, r.stderr
+        return json.loads(r.stdout)
+    r = bench("-n", "300", "-s", "4", "--source", GUEST, "--source", OTHER, "--pid", str(world.process.pid))
+    assert r["questions"] == r["answered"] == 300 and r["lost"] == 0 and r["rcodes"] == {"NOERROR": 300}
+    assert 0 < r["ms"]["p50"] <= r["ms"]["p99"] <= r["ms"]["max"]
+    assert {a.guest for a in world.daemon.asked} == {GUEST, OTHER}
+    r = bench("-n", "50", "--unique", "none.example")
+    assert r["rcodes"] == {"NXDOMAIN": 50}
+    assert len({a.name for a in world.daemon.asked}) == 51
+    world.daemon.verdicts["example.com"] = NO_SANDBOX
+    r = bench("-n", "3", "-s", "3", "--timeout", "0.3")
+    assert r["lost"] == 3 and r["answered"] == 0
