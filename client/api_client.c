@@ -238,7 +238,7 @@ static void set_up(struct client *c, const struct call *call, const char *url,
     curl_easy_setopt(h, CURLOPT_HEADERDATA, c);
     if (!(call->flags & CALL_SLOW))
         curl_easy_setopt(h, CURLOPT_TIMEOUT_MS, (long)CLIENT_REPLY_MS);
-    if (strcmp(call->method, "POST") == 0) {
+    if (call->body || strcmp(call->method, "POST") == 0) {
         const char *body = call->body ? call->body : "";
         curl_easy_setopt(h, CURLOPT_POSTFIELDS, body);
         curl_easy_setopt(h, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)strlen(body));

@@ -24,7 +24,7 @@ void url_query(struct sbuf *b, const char *key, const char *value);    /* ? or &
 #define CALL_IDEMPOTENT 2u  /* send an Idempotency-Key */
 
 struct call {
-    const char *method;     /* GET POST DELETE */
+    const char *method;     /* GET POST PUT DELETE */
     const char *path;       /* with query */
     const char *body;       /* JSON or NULL */
     unsigned flags;

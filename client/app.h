@@ -41,9 +41,24 @@ COMMAND(cmd_image_inspect);
 COMMAND(cmd_image_rm);
 COMMAND(cmd_images);
 COMMAND(cmd_info);
+COMMAND(cmd_doctor);
 COMMAND(cmd_inspect);
 COMMAND(cmd_logs);
 COMMAND(cmd_ls);
+COMMAND(cmd_policy_allow);
+COMMAND(cmd_policy_apply);
+COMMAND(cmd_policy_check);
+COMMAND(cmd_policy_define);
+COMMAND(cmd_policy_deny);
+COMMAND(cmd_policy_export);
+COMMAND(cmd_policy_log);
+COMMAND(cmd_policy_ls);
+COMMAND(cmd_policy_prove);
+COMMAND(cmd_policy_rm);
+COMMAND(cmd_policy_set);
+COMMAND(cmd_policy_show);
+COMMAND(cmd_policy_undefine);
+COMMAND(cmd_policy_why);
 COMMAND(cmd_restart);
 COMMAND(cmd_rm);
 COMMAND(cmd_start);
@@ -56,6 +71,8 @@ struct create_opts {
     uint32_t cpus;
     uint64_t memory, disk;
     struct strv env, env_files, labels;
+    const char *policy;         /* name or file */
+    struct strv allow, deny;
     bool quiet, no_start;
 };
 struct exec_opts {
@@ -79,3 +96,10 @@ struct logs_opts {
 };
 struct format_opts { const char *format; };     /* version, info */
 struct help_opts { bool man; };
+struct json_opts { bool json; };                /* policy check, why, prove, show; doctor */
+struct policy_ls_opts { bool json, no_trunc; };
+struct policy_apply_opts { const char *file; };
+struct policy_log_opts {
+    bool follow, denied, json;
+    const char *tail;
+};

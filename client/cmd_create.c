@@ -3,7 +3,7 @@
 #include "client/app.h"
 #include "client/env.h"
 #include "client/out.h"
-#include "common/limits.h"
+#include "client/policies.h"
 #include "common/parse.h"
 #include "common/api.h"
 #include "common/auto.h"
@@ -86,6 +86,18 @@ static int check_size(const char *option, uint64_t bytes, uint64_t min, uint64_t
                        : -1;
 }
 
+static int policy_fill(const struct create_opts *o, struct api_create_req *req, struct err *e)
+{
+    if (o->policy && policy_is_file(o->policy)) {
+        if (policy_file_read(o->policy, &req->policy_rules, e) < 0)
+            return err_wrap(e, "--policy");
+    } else if (o->policy && !(req->policy = strdup(o->policy))) {
+        return err_nomem(e);
+    }
+    return strv_copy(&req->allow, &o->allow, e) < 0 || strv_copy(&req->deny, &o->deny, e) < 0 ? -1
+                                                                                             : 0;
+}
+
 static int request_fill(const struct app *app, const struct create_opts *o,
                         struct api_create_req *req, struct err *e)
 {
@@ -105,6 +117,8 @@ static int request_fill(const struct app *app, const struct create_opts *o,
     for (size_t i = 0; i < o->labels.n; i++)
         if (label_add(o->labels.items[i], &req->labels, e) < 0)
             return -1;
+    if (policy_fill(o, req, e) < 0)
+        return -1;
     if (env_collect(&o->env_files, &o->env, &req->env, e) < 0)
         return -1;
     req->cpus = o->cpus;
@@ -135,6 +149,8 @@ COMMAND(cmd_create)
             r = client_fetch(app, &call, api_sandbox_table, &box, e);
         }
     }
+    if (r < 0 && o->policy)
+        policy_explain(o->policy, e);
     if (app->interrupted) {
         note("given up waiting; sandboxd goes on, and the sandbox may be there soon: see 'sbx ls'");
     } else if (r == 0) {

@@ -24,6 +24,13 @@ static const struct opt create_opts[] = {
     OPT(struct create_opts, env_files, "env-file", 0, OPT_LIST, "FILE", "file of such variables",
         .complete = COMPLETE_FILE),
     OPT(struct create_opts, labels, "label", 'l', OPT_LIST, "K[=V]", "label, for sbx ls --filter"),
+    OPT(struct create_opts, policy, "policy", 0, OPT_STR, "POLICY",
+        "what it may reach: a preset, a policy of yours, ./FILE, or - for stdin",
+        .complete = COMPLETE_POLICY),
+    OPT(struct create_opts, allow, "allow", 0, OPT_LIST, "TARGET",
+        "allow this as well, as in github.com:443; may be repeated"),
+    OPT(struct create_opts, deny, "deny", 0, OPT_LIST, "TARGET",
+        "deny this, whatever else allows it; may be repeated"),
     OPT(struct create_opts, no_start, "no-start", 0, OPT_FLAG, NULL, "create it stopped"),
     OPT(struct create_opts, quiet, "quiet", 'q', OPT_FLAG, NULL, "print the id, not the name"),
     OPT_END
@@ -107,6 +114,31 @@ static const struct opt logs_opts[] = {
     OPT_END
 };
 
+static const struct opt policy_ls_opts[] = {
+    OPT(struct policy_ls_opts, json, "json", 0, OPT_FLAG, NULL, "JSON, with all there is"),
+    OPT(struct policy_ls_opts, no_trunc, "no-trunc", 0, OPT_FLAG, NULL, "cut nothing"),
+    OPT_END
+};
+
+static const struct opt json_opts[] = {
+    OPT(struct json_opts, json, "json", 0, OPT_FLAG, NULL, "JSON, with all there is"),
+    OPT_END
+};
+
+static const struct opt policy_apply_opts[] = {
+    OPT(struct policy_apply_opts, file, "file", 'f', OPT_STR, "FILE",
+        "file of rules, or - for stdin; has to be given", .complete = COMPLETE_FILE),
+    OPT_END
+};
+
+static const struct opt policy_log_opts[] = {
+    OPT(struct policy_log_opts, follow, "follow", 'f', OPT_FLAG, NULL, "go on as more comes"),
+    OPT(struct policy_log_opts, denied, "denied", 0, OPT_FLAG, NULL, "only what was denied"),
+    OPT(struct policy_log_opts, tail, "tail", 'n', OPT_STR, "N", "the last N lines alone, or all"),
+    OPT(struct policy_log_opts, json, "json", 0, OPT_FLAG, NULL, "lines of JSON"),
+    OPT_END
+};
+
 static const struct opt format_opts[] = {
     OPT(struct format_opts, format, "format", 'f', OPT_STR, "FORMAT",
         "json, or a template such as '{{.Server.Version}}'", .complete = COMPLETE_WORDS,
@@ -126,9 +158,11 @@ const struct command commands[] = {
       "Makes a virtual machine from an image and starts it. The name goes to stdout once commands "
       "can be run in it.\n\n"
       "Without --workspace no directory of the host is shared. A relative directory is one of this "
-      "machine; with a daemon reached by ssh the directory is over there and has to be absolute.",
+      "machine; with a daemon reached by ssh the directory is over there and has to be absolute."
+      "\n\nWhat it may reach over the network is what its policy allows: see 'sbx help policy'.",
       "sbx create --name box --workspace .\n"
-      "sbx create --workspace ~/src/project:ro --cpus 4 --memory 8G --label team=web\n",
+      "sbx create --workspace ~/src/project:ro --cpus 4 --memory 8G --label team=web\n"
+      "sbx create --policy agent --allow registry.example.com:443\n",
       OPTS(create_opts, create_opts), .run = cmd_create },
     { "exec", NULL, "NAME [--] COMMAND [ARG...]", "run a command in a sandbox",
       "Options end at the name, so that those after it are the command's; a -- after the name is "
@@ -155,7 +189,8 @@ const struct command commands[] = {
       OPTS(execs_opts, list_opts), .min_args = 1, .max_args = 1, SANDBOX, .run = cmd_execs },
     { "ls", "ps", "", "list sandboxes", NULL,
       "sbx ls --filter state=running\n"
-      "sbx ls --format '{{.Name}}\\t{{.Image.Name}}\\t{{.Labels.team}}'\n",
+      "sbx ls --format '{{.Name}}\\t{{.Image.Name}}\\t{{.Labels.team}}'\n"
+      "sbx ls --format '{{.Name}}\\t{{.Network.Policy}}\\t{{.Network.Address}}'\n",
       OPTS(ls_opts, list_opts), .run = cmd_ls },
     { "inspect", NULL, "NAME...", "show all that is known of sandboxes",
       "A JSON array, or text by --format.",
@@ -184,10 +219,73 @@ const struct command commands[] = {
       .complete = COMPLETE_IMAGE, .run = cmd_image_inspect },
     { "image rm", NULL, "IMAGE...", "remove images that no sandbox uses", NULL, NULL, .min_args = 1,
       .max_args = ANY, .complete = COMPLETE_IMAGE, .run = cmd_image_rm },
+    { "policy ls", "list", "[NAME]", "list the rules of a sandbox, or the policies there are",
+      "Without a name: presets, and the policies you defined.", NULL,
+      OPTS(policy_ls_opts, policy_ls_opts), .max_args = 1, SANDBOX, .run = cmd_policy_ls },
+    { "policy allow", NULL, "NAME TARGET...", "allow a sandbox to reach something",
+      "A target is a name, *.ZONE, **.ZONE, an address or ADDRESS/PREFIX, and after it :PORT or "
+      ":PORT-PORT, and /tcp or /udp. Without a port all are meant, and without a protocol "
+      "TCP is. It holds at once.\n\n"
+      "All targets are taken, or none.",
+      "sbx policy allow box github.com:443 '*.githubusercontent.com:443'\n"
+      "sbx policy allow box 10.1.2.0/24:5432\n",
+      .min_args = 2, .max_args = ANY, .complete = COMPLETE_SANDBOX_THEN_COMMAND,
+      .run = cmd_policy_allow },
+    { "policy deny", NULL, "NAME TARGET...", "deny a sandbox to reach something",
+      "Wins over whatever allows it, and ends connections that are open.", NULL, .min_args = 2,
+      .max_args = ANY, .complete = COMPLETE_SANDBOX_THEN_COMMAND, .run = cmd_policy_deny },
+    { "policy rm", "remove", "NAME TARGET...", "take rules of a sandbox away",
+      "Those of just these targets, whether they allow or deny.", NULL, .min_args = 2,
+      .max_args = ANY, .complete = COMPLETE_SANDBOX_THEN_RULE, .run = cmd_policy_rm },
+    { "policy set", NULL, "NAME POLICY", "give a sandbox another policy",
+      "A preset, a policy of yours, ./FILE, or - for stdin. Takes the place of all rules it has.",
+      "sbx policy set box none\n", .min_args = 2, .max_args = 2,
+      .complete = COMPLETE_SANDBOX_THEN_POLICY, .run = cmd_policy_set },
+    { "policy check", NULL, "NAME TARGET", "say whether a sandbox may reach something",
+      "One name or address; without a port, whether any port of it is open. Exit status 0 if it is "
+      "allowed, 1 if it is denied, 125 if that cannot be told. Nothing is sent.",
+      "sbx policy check box github.com:443 && echo yes\n",
+      OPTS(json_opts, json_opts), .min_args = 2, .max_args = 2,
+      .complete = COMPLETE_SANDBOX_THEN_COMMAND, .run = cmd_policy_check },
+    { "policy why", NULL, "NAME TARGET", "say why, and what the filter knows of it",
+      "The rule and who added it, the addresses a name led to and until when they are open, and "
+      "what was counted.", NULL,
+      OPTS(json_opts, json_opts), .min_args = 2, .max_args = 2,
+      .complete = COMPLETE_SANDBOX_THEN_COMMAND, .run = cmd_policy_why },
+    { "policy log", NULL, "NAME", "show what a sandbox reached, and what it was denied",
+      "Names and addresses are as the guest made them up; control characters are shown and not "
+      "obeyed.", "sbx policy log -f --denied box\n",
+      OPTS(policy_log_opts, policy_log_opts), .min_args = 1, .max_args = 1, SANDBOX,
+      .run = cmd_policy_log },
+    { "policy prove", NULL, "NAME", "try from inside that the policy holds",
+      "Exit status 0 if all probes passed, 1 if one failed, 125 if they could not be made. Takes "
+      "up to a minute.", NULL,
+      OPTS(json_opts, json_opts), .min_args = 1, .max_args = 1, SANDBOX, .run = cmd_policy_prove },
+    { "policy export", NULL, "NAME", "print the rules of a sandbox as a file",
+      NULL, "sbx policy export box > policy.txt\nsbx policy apply other -f policy.txt\n",
+      .min_args = 1, .max_args = 1, SANDBOX, .run = cmd_policy_export },
+    { "policy apply", NULL, "NAME", "give a sandbox the rules of a file",
+      "Takes the place of all rules it has; the file is taken whole or not at all.", NULL,
+      OPTS(policy_apply_opts, policy_apply_opts), .min_args = 1, .max_args = 1, SANDBOX,
+      .run = cmd_policy_apply },
+    { "policy define", NULL, "POLICY FILE", "keep a file as a policy by name",
+      "For --policy and 'sbx policy set', from now on; sandboxes that were made of an older one "
+      "stay as they are. FILE may be - for stdin.", "sbx policy define team ./policy.txt\n",
+      .min_args = 2, .max_args = 2, .complete = COMPLETE_POLICY_THEN_FILE,
+      .run = cmd_policy_define },
+    { "policy undefine", NULL, "POLICY", "forget a policy of yours",
+      "Sandboxes that were made of it stay as they are.", NULL, .min_args = 1, .max_args = 1,
+      .complete = COMPLETE_POLICY, .run = cmd_policy_undefine },
+    { "policy show", NULL, "POLICY", "print a preset or a policy of yours",
+      NULL, NULL, OPTS(json_opts, json_opts), .min_args = 1, .max_args = 1,
+      .complete = COMPLETE_POLICY, .run = cmd_policy_show },
     { "version", NULL, "", "show the versions of sbx and sandboxd", NULL, NULL,
       OPTS(format_opts, format_opts), .run = cmd_version },
     { "info", NULL, "", "show what the daemon and its host are like", NULL, NULL,
       OPTS(format_opts, format_opts), .run = cmd_info },
+    { "doctor", NULL, "", "check whether the host has what networks of sandboxes need",
+      "Exits with 1 if something is missing.", NULL, OPTS(json_opts, json_opts),
+      .run = cmd_doctor },
     { "completion", NULL, "bash|zsh|fish", "print a completion script for a shell",
       "For one shell: eval \"$(sbx completion bash)\" in ~/.bashrc.", NULL, .min_args = 1,
       .max_args = 1, .complete = COMPLETE_WORDS, .words = "bash zsh fish", .run = cmd_completion },

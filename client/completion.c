@@ -149,6 +149,45 @@ static void offer_execs(struct app *app, const struct words *w, const char *sand
     json_done(api_exec_list_table, &reply, sizeof(reply));
 }
 
+static void offer_policies(struct app *app, const struct words *w)
+{
+    struct api_named_policy_list reply = { 0 };
+    struct err ignored = ERR_INIT;
+
+    if (strchr(w->typed, '/')) {
+        printf(":files\n");
+        return;
+    }
+    if (client_get(app, "/" API_VERSION "/policies", api_named_policy_list_table, &reply,
+                   &ignored) < 0)
+        return;
+    const struct api_named_policy *p = reply.policies.items;
+    for (size_t i = 0; i < reply.policies.n; i++)
+        if (p[i].name && name_valid(p[i].name))
+            offer(w, p[i].name, p[i].kind && name_valid(p[i].kind) ? p[i].kind : NULL);
+    json_done(api_named_policy_list_table, &reply, sizeof(reply));
+}
+
+/* Targets have colons, at which bash takes words apart: what comes after one is left alone. */
+static void offer_rules(struct app *app, const struct words *w, char **given, size_t n)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyz0123456789-_.:*/";
+    struct api_policy reply = { 0 };
+    struct err ignored = ERR_INIT;
+    autosbuf struct sbuf path = SBUF(4096);
+
+    if (strcmp(given[n - 1], ":") == 0 || strcmp(w->typed, ":") == 0)
+        return;
+    url_sandbox(&path, given[0], "/policy");
+    if (client_get(app, sbuf_str(&path), api_policy_table, &reply, &ignored) < 0)
+        return;
+    const struct api_policy_rule *r = reply.rules.items;
+    for (size_t i = 0; i < reply.rules.n; i++)
+        if (r[i].target && !r[i].target[strspn(r[i].target, plain)])
+            offer(w, r[i].target, NULL);
+    json_done(api_policy_table, &reply, sizeof(reply));
+}
+
 static void offer_commands(const struct words *w, const char *group)
 {
     size_t len = group ? strlen(group) : 0;
@@ -205,6 +244,28 @@ static void offer_kind(struct app *app, const struct words *w, enum complete kin
         break;
     case COMPLETE_IMAGE:
         offer_images(app, w);
+        break;
+    case COMPLETE_POLICY:
+        if (n == 0)
+            offer_policies(app, w);
+        break;
+    case COMPLETE_POLICY_THEN_FILE:
+        if (n == 0)
+            offer_policies(app, w);
+        else
+            printf(":files\n");
+        break;
+    case COMPLETE_SANDBOX_THEN_POLICY:
+        if (n == 0)
+            offer_sandboxes(app, w);
+        else
+            offer_policies(app, w);
+        break;
+    case COMPLETE_SANDBOX_THEN_RULE:
+        if (n == 0)
+            offer_sandboxes(app, w);
+        else
+            offer_rules(app, w, given, n);
         break;
     case COMPLETE_DIR:
         printf(":dirs\n");

@@ -347,6 +347,7 @@ static const struct {
     { "pull", "images are made on the host: 'sudo sandboxd image build'" },
     { "build", "images are made on the host: 'sudo sandboxd image build'" },
     { "rmi", "did you mean 'sbx image rm'?" },
+    { "network", "what a sandbox may reach is its policy: 'sbx policy ls NAME'" },
     { "ssh", "'sbx exec -it NAME -- bash'" },
     { "shell", "'sbx exec -it NAME -- bash'" },
 };

@@ -38,6 +38,10 @@ enum complete {
     COMPLETE_SANDBOX_THEN_EXEC,
     COMPLETE_SANDBOX_THEN_COMMAND,
     COMPLETE_IMAGE,
+    COMPLETE_POLICY,            /* named ones and presets, and files once there is a '/' */
+    COMPLETE_POLICY_THEN_FILE,
+    COMPLETE_SANDBOX_THEN_POLICY,
+    COMPLETE_SANDBOX_THEN_RULE,     /* targets of its rules */
     COMPLETE_DIR,
     COMPLETE_FILE,
     COMPLETE_WORDS,     /* the row's words */

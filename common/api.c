@@ -24,7 +24,6 @@ static bool label_valid(const char *pair)
     return label_key_valid(key);
 }
 
-#define RULE_NAME "1 to 63 of [a-z0-9_.-], begin with a letter or digit and not look like an id"
 #define RULE_PATH "an absolute path"
 #define RULE_ENV "a variable with a name of [A-Za-z_][A-Za-z0-9_]*"
 #define RULE_LABEL "a label with a key of [A-Za-z0-9][A-Za-z0-9_./-]*, at most 128 bytes"
@@ -46,7 +45,7 @@ static const struct jfield workspace_req_table[] = {
 };
 
 const struct jfield api_create_req_table[] = {
-    JF(struct api_create_req, name, JT_STR, .check = name_valid, .rule = RULE_NAME),
+    JF(struct api_create_req, name, JT_STR, .check = name_valid, .rule = NAME_RULE),
     JF(struct api_create_req, image, JT_STR, .min = 1, .max = 128),
     JF(struct api_create_req, workspace, JT_OBJ, .flags = JF_OPT, .table = workspace_req_table),
     JF(struct api_create_req, cpus, JT_U32, .max = LIMIT_CPUS),
@@ -58,7 +57,7 @@ const struct jfield api_create_req_table[] = {
     JF(struct api_create_req, labels, JT_MAP, .max = LIMIT_LABELS, .item_max = LIMIT_LABEL_VALUE,
        .check = label_valid, .rule = RULE_LABEL),
     JF(struct api_create_req, start, JT_BOOL, .def = true),
-    JF(struct api_create_req, policy, JT_STR, .check = name_valid, .rule = RULE_NAME),
+    JF(struct api_create_req, policy, JT_STR, .check = name_valid, .rule = NAME_RULE),
     JF(struct api_create_req, policy_rules, JT_STR, .max = POLICY_TEXT_MAX),
     JF(struct api_create_req, allow, JT_STRV, .max = POLICY_RULES_MAX,
        .item_max = POLICY_TARGET_TEXT),
@@ -228,6 +227,19 @@ const struct jfield api_version_table[] = {
     JF(struct api_version, qemu, JT_STR),
     JF(struct api_version, sqlite, JT_STR),
     JF(struct api_version, microhttpd, JT_STR),
+    JF_END,
+};
+
+static const struct jfield check_table[] = {
+    JF(struct api_check, name, JT_STR, .flags = JF_REQUIRED),
+    JF(struct api_check, ok, JT_BOOL, .flags = JF_REQUIRED),
+    JF(struct api_check, detail, JT_STR, .flags = JF_NULL),
+    JF_END,
+};
+
+const struct jfield api_check_list_table[] = {
+    JF(struct api_check_list, checks, JT_LIST, .flags = JF_REQUIRED, .table = check_table,
+       .item_size = sizeof(struct api_check)),
     JF_END,
 };
 

@@ -197,6 +197,13 @@ struct api_named_policy {
 struct api_named_policy_list { struct jlist policies; };
 struct api_named_policy_req { char *rules; };   /* PUT /v1/policies/{name} */
 
+struct api_check {          /* something that networks of sandboxes need */
+    char *name;
+    bool ok;
+    char *detail;           /* NULL: nothing to say */
+};
+struct api_check_list { struct jlist checks; };    /* GET /v1/checks */
+
 struct api_version {
     char *version, *api, *commit;
     char *libvirt, *qemu, *sqlite, *microhttpd;
@@ -224,4 +231,4 @@ extern const struct jfield api_create_req_table[], api_sandbox_table[], api_sand
     api_owner_table[], api_policy_table[], api_policy_rule_table[], api_policy_set_req_table[],
     api_policy_rules_req_table[], api_policy_verdict_table[], api_policy_why_table[],
     api_policy_event_table[], api_policy_proof_table[], api_named_policy_table[],
-    api_named_policy_list_table[], api_named_policy_req_table[];
+    api_named_policy_list_table[], api_named_policy_req_table[], api_check_list_table[];

@@ -41,7 +41,7 @@
 #define FRAME_TYPES(X)                                                                             \
     X(FRAME_HELLO, 1, "hello")       /* d>g u32 version · g>d u32 version, str agent version,      \
                                         str boot id, u32 sessions (each follows as SESSION),       \
-                                        u8 configured */                                           \
+                                        u8 configured, u32 abilities (GUEST_CAN_…; missing: 0) */  \
     X(FRAME_SESSION, 2, "session")   /* g>d after hello, one each: u8 state (0 running, 1 exited), \
                                         u64 out end, u64 err end, u64 stdin received, and for      \
                                         exited the EXIT payload */                                 \
@@ -64,7 +64,8 @@
     X(FRAME_PONG, 18, "pong")        /* both u64 cookie */                                         \
     X(FRAME_TIME, 19, "time")        /* d>g u64 real time ns */                                    \
     X(FRAME_SHUTDOWN, 20, "shutdown")/* d>g u8 0 power off, 1 reboot */                            \
-    X(FRAME_LOG, 21, "log")          /* g>d u8 level, text */
+    X(FRAME_LOG, 21, "log")          /* g>d u8 level, text */                                      \
+    X(FRAME_NET, 22, "net")          /* d>g struct guest_net; before CONFIG, at each handshake */
 
 enum frame_type {
 #define FRAME_ENUM(constant, value, name) constant = value,
@@ -72,6 +73,8 @@ enum frame_type {
 #undef FRAME_ENUM
     FRAME_TYPE_MAX
 };
+
+#define GUEST_CAN_NET 1u         /* knows NET */
 
 enum exit_how { EXIT_CODE = 0, EXIT_SIGNAL = 1, EXIT_TIMEOUT = 2, EXIT_LOST = 3 };
 enum exec_fail { EXEC_FAIL_NOT_FOUND = 1, EXEC_FAIL_NOT_EXEC, EXEC_FAIL_WORKDIR, EXEC_FAIL_USER,
@@ -136,12 +139,30 @@ void wire_put_u32(struct wire_out *w, uint32_t v);
 void wire_put_u64(struct wire_out *w, uint64_t v);
 void wire_put_str(struct wire_out *w, const char *s);
 
+/* The guest's network: one interface, found by its MAC, that leads to the gateway only. Addresses
+ * in host order. */
+struct guest_net {
+    uint8_t mac[6];           /* of the guest's interface */
+    uint8_t gateway_mac[6];   /* a permanent neighbour: nobody is asked for it */
+    uint32_t address;         /* the guest's, /32 */
+    uint32_t gateway;
+    uint32_t resolver;        /* for /etc/resolv.conf; 0: that is left alone */
+    uint16_t mtu;
+};
+#define GUEST_NET_BYTES 26
+
+/* Fails for nothing but lack of room (GUEST_NET_BYTES). */
+size_t guest_net_encode(const struct guest_net *n, uint8_t *buf, size_t cap);
+/* ERR_INVALID for what cannot be. Bytes after it are a newer daemon's, and passed over. */
+int guest_net_decode(const uint8_t *p, size_t len, struct guest_net *ret, struct err *e);
+
 /* What the daemon tells a guest after hello. Strings are borrowed. */
 struct guest_config {
     const char *hostname;
     uint8_t workspace;        /* 0 none, 1 read-write, 2 read-only: virtiofs tag "workspace" */
     uint64_t realtime_ns;
     const char *const *env;   /* NULL-terminated "K=V", given to every exec */
+    const struct guest_net *net;  /* NULL: none. Not part of CONFIG: it goes ahead, as NET */
 };
 
 /* A command to run. */

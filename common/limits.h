@@ -39,6 +39,7 @@
 #define LIMIT_DISK_MIN (1 * GIB)
 #define LIMIT_DISK_MAX (4096 * GIB)
 #define LIMIT_SANDBOXES 4096           /* on one daemon: uids and slots are taken from this range */
+#define LIMIT_POLICIES 100             /* with names, of one user */
 
 /* execs */
 #define LIMIT_EXECS 256                /* running at once in one sandbox */

@@ -11,6 +11,7 @@
 
 /* Sandbox and image names: 1 to LIMIT_NAME of [a-z0-9_.-], first one a letter or digit. A name
  * that looks like an id (LIMIT_ID hex digits) is refused, so that the two cannot be confused. */
+#define NAME_RULE "1 to 63 of [a-z0-9_.-], begin with a letter or digit and not look like an id"
 bool name_valid(const char *s);
 bool id_valid(const char *s);                 /* exactly LIMIT_ID lower-case hex digits */
 bool id_prefix_valid(const char *s);          /* 1..LIMIT_ID of them */

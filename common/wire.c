@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * wire: what stands in payloads: integers, strings, and the two structures that go to the guest.
+ * wire: what stands in payloads: integers, strings, and the structures that go to the guest.
  */
 #include "common/frame.h"
 
@@ -295,5 +295,50 @@ int exec_wire_decode(const uint8_t *p, size_t len, struct exec_wire_in *ret, str
         return nomem ? err_nomem(e) : err_set(e, ERR_INVALID, "a command without sense");
     }
     *ret = x;
+    return 0;
+}
+
+size_t guest_net_encode(const struct guest_net *n, uint8_t *buf, size_t cap)
+{
+    struct wire_out w = { .p = buf, .cap = cap };
+
+    put(&w, n->mac, sizeof(n->mac));
+    put(&w, n->gateway_mac, sizeof(n->gateway_mac));
+    wire_put_u32(&w, n->address);
+    wire_put_u32(&w, n->gateway);
+    wire_put_u32(&w, n->resolver);
+    wire_put_u16(&w, n->mtu);
+    return w.bad ? 0 : w.len;
+}
+
+static bool is_unicast_mac(const uint8_t mac[6])
+{
+    static const uint8_t none[6];
+
+    return !(mac[0] & 1) && memcmp(mac, none, sizeof(none)) != 0;
+}
+
+static bool is_host_address(uint32_t a)
+{
+    return a >> 24 != 0 && a >> 24 != 127 && a >> 28 < 0xe;
+}
+
+int guest_net_decode(const uint8_t *p, size_t len, struct guest_net *ret, struct err *e)
+{
+    struct wire_in w = { .p = p, .left = len };
+    struct guest_net n = { 0 };
+    const uint8_t *mac = take(&w, sizeof(n.mac)), *gateway = take(&w, sizeof(n.gateway_mac));
+
+    n.address = wire_get_u32(&w);
+    n.gateway = wire_get_u32(&w);
+    n.resolver = wire_get_u32(&w);
+    n.mtu = wire_get_u16(&w);
+    if (w.bad || !is_unicast_mac(mac) || !is_unicast_mac(gateway) || !is_host_address(n.address) ||
+        !is_host_address(n.gateway) || n.address == n.gateway || n.mtu < 576 ||
+        (n.resolver && !is_host_address(n.resolver)))
+        return err_set(e, ERR_INVALID, "a network without sense");
+    memcpy(n.mac, mac, sizeof(n.mac));
+    memcpy(n.gateway_mac, gateway, sizeof(n.gateway_mac));
+    *ret = n;
     return 0;
 }

@@ -185,6 +185,39 @@ static void send_config(struct agent *a)
     pthread_mutex_unlock(&a->lock);
 }
 
+/* At each handshake: the agent does nothing about what it has done before. Its READY comes after,
+ * so that no command runs before the network is there. */
+static void send_net(struct agent *a)
+{
+    uint8_t buf[GUEST_NET_BYTES];
+    if (!(a->abilities & GUEST_CAN_NET)) {
+        static const char why[] = "the image's agent is too old to set up a network, build it anew";
+        if (log_rate_ok(&a->rate, 5, 60000))
+            log_warn(LOG_CTX(.sandbox = a->sandbox), "%s", why);
+        a->ops->log(a->arg, LOG_WARNING, why, sizeof(why) - 1);
+        a->net_sent = true;
+        return;
+    }
+    uint32_t len = (uint32_t)guest_net_encode(&a->net, buf, sizeof(buf));
+    pthread_mutex_lock(&a->lock);
+    a->net_sent = agent_queue_locked(a, FRAME_NET, 0, 0, buf, len) == 0;
+    pthread_mutex_unlock(&a->lock);
+}
+
+/* What the guest has to know of itself; again while there was no room for it. */
+static void send_setup(struct agent *a)
+{
+    if (a->has_net && !a->net_sent)
+        send_net(a);
+    if (!a->configured && !a->config_sent && (a->net_sent || !a->has_net))
+        send_config(a);
+}
+
+static bool setup_sent(const struct agent *a)
+{
+    return (a->configured || a->config_sent) && (a->net_sent || !a->has_net);
+}
+
 static void set_ready(struct agent *a, enum agent_state state)
 {
     pthread_mutex_lock(&a->lock);
@@ -199,8 +232,7 @@ static void in_step(struct agent *a)
 {
     int64_t now = now_mono_ms();
     a->ops->synced(a->arg);
-    if (!a->configured)
-        send_config(a);
+    send_setup(a);
     set_ready(a, a->configured ? AGENT_READY : AGENT_OPEN);
     a->heard_ms = now;
     a->time_next = now;
@@ -226,11 +258,13 @@ static bool take_hello(struct agent *a, const struct frame *f)
     wire_get_str(&w, 64, &len);
     uint32_t sessions = wire_get_u32(&w);
     uint8_t configured = wire_get_u8(&w);
+    uint32_t abilities = w.left >= 4 ? wire_get_u32(&w) : 0;
     if (w.bad || sessions > SESSIONS_MAX)
         return false;
     a->sessions_left = sessions;
     a->configured = configured != 0;
-    a->config_sent = false;
+    a->config_sent = a->net_sent = false;
+    a->abilities = abilities;
     a->synced_by = now_mono_ms() + SYNC_MS;
     pthread_mutex_lock(&a->lock);
     if (a->state != AGENT_CLOSED)
@@ -493,8 +527,8 @@ static void watch_over(struct agent *a)
         return;
     }
     enum agent_state state = state_now(a);
-    if (state == AGENT_OPEN && !a->config_sent)
-        send_config(a);
+    if (!setup_sent(a))
+        send_setup(a);
     if (state == AGENT_READY && now >= a->time_next)
         send_time(a);
     if (now >= a->ping_next) {
@@ -504,7 +538,7 @@ static void watch_over(struct agent *a)
         pthread_mutex_unlock(&a->lock);
         a->ping_next = now + PING_EVERY_MS;
     }
-    tick_in(a, a->config_sent || a->configured ? 5000 : 250);
+    tick_in(a, setup_sent(a) ? 5000 : 250);
 }
 
 static void on_tick(void *arg)
@@ -562,6 +596,9 @@ static int agent_fill(struct agent *a, const char *sandbox_id, const char *socke
     if (!a->path || !a->hostname)
         return err_nomem(e);
     a->workspace = config->workspace;
+    a->has_net = config->net != NULL;
+    if (config->net)
+        a->net = *config->net;
     for (size_t i = 0; config->env && config->env[i]; i++)
         if (strv_add(&a->env, config->env[i], e) < 0)
             return -1;

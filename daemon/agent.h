@@ -37,7 +37,9 @@ struct agent_ops {
 /* socket_path: QEMU's listening socket; connecting is retried until the hello deadline, after which
  * the agent counts as closed. A guest that is connected and silent is greeted for ever, ever more
  * slowly. config is copied, sent after hello if the guest says it is not configured yet; it has to
- * fit one frame (ERR_TOO_LARGE). ops is borrowed. */
+ * fit one frame (ERR_TOO_LARGE). config->net goes ahead of it, and again at each handshake: a guest
+ * is ready when it has its network, and one that cannot have it does not get ready. (An agent that
+ * is too old for networks gets ready without, which is said in both logs.) ops is borrowed. */
 int agent_open(struct evloop *loop, const char *sandbox_id, const char *socket_path,
                const struct guest_config *config, const struct agent_ops *ops, void *arg,
                struct agent **ret, struct err *e);

@@ -35,6 +35,8 @@ struct agent {
     char *hostname;                 /* owned: of the configuration */
     struct strv env;
     uint8_t workspace;
+    bool has_net;
+    struct guest_net net;
 
     pthread_mutex_t lock;           /* from here to the next comment */
     pthread_cond_t changed;         /* state, room in the queue, answers */
@@ -61,6 +63,8 @@ struct agent {
     uint32_t sessions_left;
     bool configured;                /* as the guest's hello says */
     bool config_sent;
+    bool net_sent;
+    uint32_t abilities;
     int64_t heard_ms;               /* the last sensible frame */
     int64_t time_next, ping_next;
     size_t chunk;                   /* bytes taken per wakeup */

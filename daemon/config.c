@@ -6,8 +6,11 @@
 #include "common/jfield.h"
 #include "common/limits.h"
 #include "common/name.h"
+#include "common/parse.h"
+#include "common/policy.h"
 #include "common/sbuf.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -75,6 +78,29 @@ static bool is_group(const char *s)
                                                   "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")] == 0;
 }
 
+static bool is_denied(const char *s)
+{
+    return is_one_of(s, (const char *const[]){ "refused", "nxdomain", NULL });
+}
+
+/* ADDRESS or ADDRESS:PORT */
+static bool is_server(const char *s)
+{
+    const char *colon = strchr(s, ':');
+    size_t n = colon ? (size_t)(colon - s) : strlen(s);
+    char address[16];
+    struct in_addr parsed;
+    uint32_t port;
+
+    if (n >= sizeof(address))
+        return false;
+    memcpy(address, s, n);
+    address[n] = '\0';
+    return inet_pton(AF_INET, address, &parsed) == 1 &&
+           (!colon || parse_u32(colon + 1, 1, 65535, &port));
+}
+
+#define RULE_MAX 400            /* bytes of one line of policy_ceiling */
 #define DIR_RULE "an absolute directory of at most 64 bytes, without a slash at its end"
 #define GROUP_RULE "the name of a group, or empty"
 
@@ -104,6 +130,19 @@ static const struct jfield config_table[] = {
     JF(struct config, virtiofsd, JT_STR, .check = is_path_or_empty,
        .rule = "an absolute path, or empty"),
     JF(struct config, qemu_group, JT_STR, .check = is_group, .rule = GROUP_RULE),
+    JF(struct config, network, JT_BOOL, .def = true),
+    JF(struct config, subnet, JT_STR, .max = 32),
+    JF(struct config, default_policy, JT_STR, .check = name_valid, .rule = "the name of a policy"),
+    JF(struct config, policy_ceiling, JT_STRV, .max = POLICY_RULES_MAX, .item_max = RULE_MAX),
+    JF(struct config, resolver, JT_STR, .check = is_path_or_empty,
+       .rule = "an absolute path, or empty"),
+    JF(struct config, resolver_upstreams, JT_STRV, .max = 8, .item_max = 32, .check = is_server,
+       .rule = "an IPv4 address, with or without :PORT"),
+    JF(struct config, resolver_grace_s, JT_U32, .max = 86400, .def = 60),
+    JF(struct config, resolver_denied, JT_STR, .check = is_denied, .rule = "refused or nxdomain"),
+    JF(struct config, names_per_second, JT_U32, .min = 1, .max = 100000, .def = 50),
+    JF(struct config, connections, JT_U32, .min = 1, .max = 1000000, .def = 2048),
+    JF(struct config, connections_per_second, JT_U32, .min = 1, .max = 1000000, .def = 200),
     JF_END
 };
 
@@ -132,7 +171,10 @@ static int fill_defaults(struct config *c, struct err *e)
         set_default(&c->machine, "microvm", e) < 0 ||
         set_default(&c->default_image, "debian", e) < 0 ||
         set_default(&c->console, "hvc0", e) < 0 || set_default(&c->log_level, "info", e) < 0 ||
-        set_default(&c->virtiofsd, "", e) < 0)
+        set_default(&c->virtiofsd, "", e) < 0 || set_default(&c->subnet, "auto", e) < 0 ||
+        set_default(&c->default_policy, "agent", e) < 0 ||
+        set_default(&c->resolver, "", e) < 0 ||
+        set_default(&c->resolver_denied, "refused", e) < 0)
         return -1;
     /* Debian's name; libvirtd's directories are closed to others */
     return set_default(&c->qemu_group,

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "common/err.h"
+#include "common/strv.h"
 #include "daemon/accel.h"
 #include "daemon/domxml.h"
 #include <stdint.h>
@@ -29,6 +30,17 @@ struct config {
     char *console;          /* "hvc0" fast and quiet, "serial" with all kernel messages */
     char *log_level;        /* err warning notice info debug */
     char *virtiofsd;        /* path; "" = found */
+    bool network;           /* true; false: sandboxes have no network at all */
+    char *subnet;           /* "10.209.0.0/16", or "auto" */
+    char *default_policy;   /* preset, or policy of whoever creates: "agent" */
+    struct strv policy_ceiling;     /* rules of which no sandbox goes beyond; empty: none */
+    char *resolver;         /* path; "" = the installed one */
+    struct strv resolver_upstreams; /* addresses; empty: the host's */
+    uint32_t resolver_grace_s;      /* an answer's addresses stay open for its TTL and that: 60 */
+    char *resolver_denied;  /* "refused" or "nxdomain" */
+    uint32_t names_per_second;      /* that one sandbox may ask for: 50, four times that at once */
+    uint32_t connections;   /* of one sandbox at once: 2048 */
+    uint32_t connections_per_second;/* new ones: 200, twice that at once */
     char *qemu_group;       /* qemu:///system only: group QEMU needs ("libvirt-qemu"); "" none */
 };
 

@@ -4,6 +4,7 @@
 #include "common/auto.h"
 #include "common/io.h"
 #include "common/log.h"
+#include "daemon/egress.h"
 #include "daemon/evloop.h"
 #include "daemon/http.h"
 #include "daemon/idem.h"
@@ -91,8 +92,10 @@ int daemon_start(struct daemon *d, struct err *e)
         return -1;
     notify_extend(START_SECONDS);
     notify_status("connecting libvirt and looking after sandboxes");
+    if (egress_open(&d->config, d->store, &d->egress, e) < 0)
+        return -1;
     struct vms_deps deps = { .config = &d->config, .store = d->store, .loop = d->loop,
-                             .worker = d->worker };
+                             .worker = d->worker, .egress = d->egress };
     if (vms_new(&deps, &d->vms, e) < 0)
         return -1;
     struct http_options o = { .daemon = d, .routes = routes_table, .listen_fd = d->listen_fd,
@@ -128,6 +131,7 @@ bool daemon_stop(struct daemon *d)
     if (d->worker)
         worker_free(take_ptr(d->worker));
     vms_free(take_ptr(d->vms));
+    egress_free(take_ptr(d->egress));
     if (d->loop)
         evloop_free(take_ptr(d->loop));
     idem_free(take_ptr(d->idem));

@@ -11,6 +11,7 @@
 
 #include <stdint.h>
 
+struct egress;
 struct evloop;
 struct http;
 struct idem;
@@ -27,6 +28,7 @@ struct daemon {
     struct idem *idem;
     struct evloop *loop;
     struct worker *worker;
+    struct egress *egress;
     struct vms *vms;
     struct http *http;
     int64_t started_at;         /* microseconds since the epoch */

@@ -3,6 +3,16 @@
  * domxml: spec → libvirt domain XML, and accelerator → kernel command line; pure functions.
  * tests/golden pins the output; every value goes through sbuf_xml(). Why each element is there is
  * said at its place in domxml.c. Any thread.
+ *
+ * The network device sits on a tap that link_create() has made. What libvirt does with it (9.0, the
+ * embedded driver, measured on both machines):
+ *   - start: opens it as root, which sets its flag vnet_hdr (link.c makes it without, which is
+ *     fine: the kernel takes that flag at each open; multi_queue would have to agree and is off at
+ *     both), and hands the descriptor to QEMU. It stays down if it was down; name, MAC, addresses,
+ *     owner and MTU stay as they were. Up, it has a carrier from now on.
+ *   - a domain that ends: nothing. It stays up or down, with its addresses, without a carrier; it
+ *     may be used for another start. Whoever made it deletes it.
+ *   - a tap that is not there is an error of the start, and none is made.
  */
 #pragma once
 
@@ -30,6 +40,9 @@ struct domxml_spec {
     const char *console_log;  /* file */
     bool serial;              /* the console is an ISA serial port (ttyS0), not hvc0 */
     const char *share_socket; /* virtiofsd's socket; NULL: no workspace */
+    const char *tap;          /* an interface of the host's, see below; NULL: no network */
+    const uint8_t *mac;       /* of the guest's end, six bytes; with tap */
+    uint16_t mtu;             /* 0: the guest is told none */
     uid_t uid;                /* QEMU runs as uid:gid, never root */
     gid_t gid;
 };

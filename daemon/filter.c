@@ -69,6 +69,11 @@ void filter_close(struct filter *f)
     free(f);
 }
 
+uint32_t filter_port(const struct filter *f)
+{
+    return mnl_socket_get_portid(f->s);
+}
+
 static int commit(struct filter *f, struct err *e)
 {
     return nft_commit(f->s, f->b, e);
@@ -265,14 +270,32 @@ static void put_masquerade(struct filter *f)
     nft_rule_end(b);
 }
 
+/* QEMU speaks to Unix sockets and its tap only. */
+static void put_from_qemus(struct filter *f)
+{
+    struct nft_batch *b = f->b;
+    static const struct nft_hook hook = { "filter", NF_INET_LOCAL_OUT, NF_IP_PRI_FILTER, false,
+                                          NULL };
+
+    if (!f->o.uid_lo)
+        return;
+    nft_base_chain(b, INET, T, "from_qemus", &hook);
+    rule(f, "from_qemus");
+    nft_meta(b, NFT_META_SKUID, 0);
+    nft_between(b, 0, f->o.uid_lo, f->o.uid_hi);
+    nft_counter(b);
+    ends(f, NF_DROP);
+}
+
 /* --- a sandbox --- */
 
-static void put_ingress(struct filter *f, const struct link *l)
+static void put_ingress(struct filter *f, const struct link *l, uint32_t slot)
 {
     struct nft_batch *b = f->b;
     const struct nft_hook hook = { "filter", NF_NETDEV_INGRESS, -500, true, l->name };
     uint16_t ip = htons(ETH_P_IP), arp = htons(ETH_P_ARP);
     uint32_t address = htonl(l->address);
+    char prefix[32];
 
     nft_base_chain(b, NETDEV, T, l->name, &hook);
     /* A tag that the driver took off is put back for this look: 802.1Q is no IPv4 then. */
@@ -290,6 +313,11 @@ static void put_ingress(struct filter *f, const struct link *l)
     ends(f, NF_ACCEPT);
     nft_rule(b, NETDEV, T, l->name);
     nft_counter(b);
+    nft_limit(b, LOG_PER_SECOND, LOG_BURST, false);
+    snprintf(prefix, sizeof(prefix), "%u x", slot);
+    nft_log(b, FILTER_LOG_GROUP, SNAPLEN, prefix);
+    nft_rule_end(b);
+    nft_rule(b, NETDEV, T, l->name);
     ends(f, NF_DROP);
 }
 
@@ -460,7 +488,7 @@ static void put_box(struct filter *f, const struct filter_box *box)
     put_accept(f, x.ok, x.full, box->slot);
     put_box_chain(f, &x, box->link);
     put_contents(f, &x, box);
-    put_ingress(f, box->link);
+    put_ingress(f, box->link, box->slot);
     boxes_key(key, box->link);
     nft_elems(f->b, true, INET, T, "boxes");
     nft_elem(f->b, &(struct nft_elem){ .key = key, .key_len = sizeof(key), .go = x.box });
@@ -476,6 +504,7 @@ int filter_rebuild(struct filter *f, const struct filter_box *boxes, size_t n,
     put_from_guests(f);
     put_forward(f, opened, n_opened);
     put_masquerade(f);
+    put_from_qemus(f);
     for (size_t i = 0; i < n; i++)
         put_box(f, &boxes[i]);
     return commit(f, e);

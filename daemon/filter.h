@@ -9,6 +9,7 @@
  *                      forward      nothing new into a sandbox; on interfaces for which we turned
  *                                   forwarding on, nothing but sandboxes' packets
  *                      masquerade   (postrouting)
+ *                      from_qemus   (output) nothing: who breaks out of a guest has no network
  *     for each sandbox:
  *                      box-ID       flows that go on; its resolver; the host's addresses; then sets
  *                      ok-ID        counts connections, logs new ones, gives the mark (guard.h)
@@ -35,9 +36,12 @@ struct filter_options {
     struct subnet net;
     uint32_t connections;           /* of one sandbox at once */
     uint32_t new_per_second;        /* new ones, with twice that as a burst */
+    uint32_t uid_lo, uid_hi;        /* of the sandboxes' QEMUs */
 };
 int filter_open(const struct filter_options *o, struct filter **ret, struct err *e);
 void filter_close(struct filter *f);    /* what the kernel has stays */
+/* By which the kernel's notices tell our own changes from others'. */
+uint32_t filter_port(const struct filter *f);
 
 struct filter_name {                /* an element of n-ID */
     uint32_t address;

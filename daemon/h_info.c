@@ -4,6 +4,7 @@
 #include "common/io.h"
 #include "daemon/accel.h"
 #include "daemon/daemon.h"
+#include "daemon/egress.h"
 #include "daemon/handlers.h"
 #include "daemon/http.h"
 #include "daemon/image.h"
@@ -76,6 +77,24 @@ static int count_images(struct store *st, uint32_t *ret, struct err *e)
     *ret = (uint32_t)l.images.n;
     json_done(api_image_list_table, &l, sizeof(l));
     return 0;
+}
+
+/* What networks need, tried anew at each question. */
+int h_checks(struct call *c, struct err *e)
+{
+    struct egress_probe p[EGRESS_PROBES];
+    struct api_check items[EGRESS_PROBES + 1] = { 0 };
+    struct api_check_list l = { .checks = { .items = items, .n = EGRESS_PROBES + 1 } };
+    char status[400];
+
+    if (egress_probe(p, e) < 0)
+        return -1;
+    for (size_t i = 0; i < EGRESS_PROBES; i++)      /* all borrowed */
+        items[i] = (struct api_check){ (char *)p[i].what, p[i].ok, p[i].ok ? NULL : p[i].why };
+    items[EGRESS_PROBES].name = (char *)"networks of sandboxes";
+    items[EGRESS_PROBES].ok = egress_status(c->daemon->egress, status, sizeof(status));
+    items[EGRESS_PROBES].detail = status;
+    return reply_json(c, 200, api_check_list_table, &l, e);
 }
 
 int h_info(struct call *c, struct err *e)

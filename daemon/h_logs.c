@@ -89,8 +89,7 @@ static off_t find_since(int fd, off_t size, int64_t since)
     return size;
 }
 
-/* Stopped for good, or removed: nothing will be written any more. */
-static bool is_over(const struct call *c)
+bool call_sandbox_over(const struct call *c)
 {
     struct api_sandbox s = { 0 };
     struct err e = ERR_INIT;
@@ -128,7 +127,7 @@ static int64_t follower_read(void *arg, char *buf, size_t cap)
         /* what was written before it was over is read once more before we end */
         if (f->last_round)
             return 0;
-        if (f->looks++ % ALIVE_EVERY == 0 && is_over(f->call))
+        if (f->looks++ % ALIVE_EVERY == 0 && call_sandbox_over(f->call))
             f->last_round = true;
         else if (call_wait_gone(f->call, -1, FOLLOW_MS, NULL))
             return -1;          /* cut off, so that nobody takes it for the log's end */

@@ -136,9 +136,9 @@ static int to_reply(struct run *r, bool base64, struct api_run *ret, struct err 
     return 0;
 }
 
-static int answer(struct call *c, struct exec *x, struct run *r, struct err *e)
+static int answer(const struct api_run_req *req, struct exec *x, struct run *r,
+                  struct api_run *ret, struct err *e)
 {
-    const struct api_run_req *req = c->body;
     struct api_exec about = { 0 };
     struct api_run reply = { 0 };
 
@@ -150,16 +150,17 @@ static int answer(struct call *c, struct exec *x, struct run *r, struct err *e)
     reply.duration_ms = about.ended_at > about.created_at
                             ? (uint64_t)(about.ended_at - about.created_at) / 1000 : 0;
     json_done(api_exec_table, &about, sizeof(about));
-    int rc = to_reply(r, req->base64, &reply, e);
-    if (rc == 0)
-        rc = reply_json(c, 200, api_run_table, &reply, e);
-    json_done(api_run_table, &reply, sizeof(reply));
-    return rc;
+    if (to_reply(r, req->base64, &reply, e) < 0) {
+        json_done(api_run_table, &reply, sizeof(reply));
+        return -1;
+    }
+    *ret = reply;
+    return 0;
 }
 
-static int run_with(struct call *c, struct exec *x, struct err *e)
+static int run_with(struct call *c, const struct api_run_req *req, struct exec *x,
+                    struct api_run *ret, struct err *e)
 {
-    const struct api_run_req *req = c->body;
     autotype(reader) struct exec_reader *reader = NULL;
     struct run r = { .out = { SBUF(LIMIT_RUN_OUTPUT), SBUF(LIMIT_RUN_OUTPUT) } };
     int rc;
@@ -174,15 +175,14 @@ static int run_with(struct call *c, struct exec *x, struct err *e)
     if (rc < 0)
         exec_end(x);
     else
-        rc = answer(c, x, &r, e);
+        rc = answer(req, x, &r, ret, e);
     sbuf_done(&r.out[0]);
     sbuf_done(&r.out[1]);
     return rc;
 }
 
-int h_run(struct call *c, struct err *e)
+int call_run(struct call *c, const struct api_run_req *req, struct api_run *ret, struct err *e)
 {
-    const struct api_run_req *req = c->body;
     autotype(execs) struct exec_table *t = NULL;
     autotype(exec) struct exec *x = NULL;
 
@@ -199,5 +199,16 @@ int h_run(struct call *c, struct err *e)
     };
     if (exec_start(t, &start, deadline_in(DEADLINE_GUEST_REPLY), &x, e) < 0)
         return -1;
-    return run_with(c, x, e);
+    return run_with(c, req, x, ret, e);
+}
+
+int h_run(struct call *c, struct err *e)
+{
+    struct api_run reply = { 0 };
+
+    if (call_run(c, c->body, &reply, e) < 0)
+        return -1;
+    int r = reply_json(c, 200, api_run_table, &reply, e);
+    json_done(api_run_table, &reply, sizeof(reply));
+    return r;
 }

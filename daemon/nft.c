@@ -4,6 +4,7 @@
 #include "common/auto.h"
 #include "daemon/netlink.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <libnftnl/batch.h>
 #include <libnftnl/chain.h>
@@ -237,6 +238,8 @@ void nft_base_chain(struct nft_batch *b, int family, const char *table, const ch
     chain_message(b, true, family, table, chain, k);
 }
 
+#define HOST_ENDIAN 1       /* nft(8)'s number of it */
+
 void nft_set(struct nft_batch *b, int family, const char *table, const struct nft_set *s)
 {
     static uint32_t ids;
@@ -262,6 +265,15 @@ void nft_set(struct nft_batch *b, int family, const char *table, const struct nf
         uint8_t fields[NFT_REG32_COUNT] = { 0 };
         memcpy(fields, s->fields, sizeof(s->fields));
         nftnl_set_set_data(x, NFTNL_SET_DESC_CONCAT, fields, sizeof(fields));
+    }
+    if (!s->fields[0] && !s->verdicts) {
+        /* nft(8) shows strings right only if it is told whose order their bytes have. */
+        struct nftnl_udata_buf *u = nftnl_udata_buf_alloc(64);
+        if (u && nftnl_udata_put_u32(u, NFTNL_UDATA_SET_KEYBYTEORDER, HOST_ENDIAN))
+            nftnl_set_set_data(x, NFTNL_SET_USERDATA, nftnl_udata_buf_data(u),
+                               nftnl_udata_buf_len(u));
+        if (u)
+            nftnl_udata_buf_free(u);
     }
     if (s->counts) {
         struct nftnl_expr *counter = nftnl_expr_alloc("counter");
@@ -507,6 +519,18 @@ void nft_cmp(struct nft_batch *b, unsigned reg, uint32_t op, const void *data, u
 
     if (x)
         nftnl_expr_set(x, NFTNL_EXPR_CMP_DATA, data, len);
+}
+
+void nft_between(struct nft_batch *b, unsigned reg, uint32_t lo, uint32_t hi)
+{
+    const uint32_t from = htonl(lo), to = htonl(hi);
+
+    /* Bytes are compared, so the number has to have its largest one first. */
+    EXPR(b, "byteorder", NFTNL_EXPR_BYTEORDER_SREG, reg32(reg), NFTNL_EXPR_BYTEORDER_DREG,
+         reg32(reg), NFTNL_EXPR_BYTEORDER_OP, NFT_BYTEORDER_HTON, NFTNL_EXPR_BYTEORDER_LEN, 4,
+         NFTNL_EXPR_BYTEORDER_SIZE, 4);
+    nft_cmp(b, reg, NFT_CMP_GTE, &from, sizeof(from));
+    nft_cmp(b, reg, NFT_CMP_LTE, &to, sizeof(to));
 }
 
 void nft_lookup(struct nft_batch *b, unsigned reg, const char *set, bool verdict)

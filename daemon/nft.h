@@ -73,6 +73,8 @@ void nft_payload(struct nft_batch *b, uint32_t base, uint32_t offset, uint32_t l
 void nft_fib_type(struct nft_batch *b, unsigned reg);                   /* RTN_… of daddr */
 void nft_and(struct nft_batch *b, unsigned reg, uint32_t mask);         /* 4 bytes, host order */
 void nft_cmp(struct nft_batch *b, unsigned reg, uint32_t op, const void *data, uint32_t len);
+/* The number in a register (as NFT_META_SKUID gives it) lies between the two. */
+void nft_between(struct nft_batch *b, unsigned reg, uint32_t lo, uint32_t hi);
 void nft_lookup(struct nft_batch *b, unsigned reg, const char *set, bool verdict);
 void nft_counter(struct nft_batch *b);
 void nft_limit(struct nft_batch *b, uint64_t per_second, uint32_t burst, bool over);

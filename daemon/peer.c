@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <grp.h>
+#include <pwd.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -54,4 +55,16 @@ int peer_group(const char *name, gid_t *ret, struct err *e)
         return err_sys(e, ERR_INTERNAL, rc, "cannot look up group '%s'", name);
     *ret = found->gr_gid;
     return 0;
+}
+
+int peer_user_name(uid_t uid, char **ret, struct err *e)
+{
+    char buf[4096];
+    struct passwd pw, *found = NULL;
+
+    *ret = NULL;
+    if (getpwuid_r(uid, &pw, buf, sizeof(buf), &found) != 0 || !found)
+        return 0;
+    *ret = strdup(found->pw_name);
+    return *ret ? 0 : err_nomem(e);
 }

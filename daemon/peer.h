@@ -13,5 +13,7 @@
  * an administrator. A user in more groups than struct identity can hold is refused (ERR_DENIED):
  * with some of them left out, a directory could open that its mode closes to a group. */
 int peer_read(int fd, gid_t admin_gid, struct caller *ret, struct err *e);
+/* The name of a user, owned; NULL when nobody has this uid. */
+int peer_user_name(uid_t uid, char **ret, struct err *e);
 /* The gid of a group by name; "" gives PEER_NO_GROUP. ERR_INVALID when there is none. */
 int peer_group(const char *name, gid_t *ret, struct err *e);

@@ -34,6 +34,7 @@ static const int kept[] = {
     CAP_SETPCAP,            /* so that libvirt can empty QEMU's bounding set */
     CAP_SETFCAP,            /* a user namespace with the host's uid 0 in its map */
     CAP_NET_ADMIN,          /* taps and packet filter */
+    CAP_NET_BIND_SERVICE,   /* the resolver's port on the gateway */
     CAP_SYS_ADMIN,          /* mounts and namespaces */
     CAP_SYS_CHROOT,
     CAP_SYS_PTRACE,         /* libvirt reads /proc of the QEMU it has launched */

@@ -54,6 +54,12 @@ static int adopt(struct vm *vm, struct err *e)
 {
     if (vm->share.pid && !share_alive(&vm->share))
         return stop_row(vm, "the file share process ended while sandboxd was not running", e);
+    bool linked;
+    struct link l;
+    if (egress_adopt(vm->vms->egress, vm->id, vm->row.slot, &linked, &l, e) < 0)
+        return stop_row(vm, "its network could not be closed again", e);
+    if (linked)
+        vm->link = l;
     if (vm_watch_share(vm, e) < 0 || vm_open_guest(vm, e) < 0) {
         log_err(LOG_CTX(.sandbox = vm->id, .error = e), "cannot go on with a running sandbox");
         *e = ERR_INIT;
@@ -186,7 +192,8 @@ int vms_reconcile(struct vms *v, struct err *e)
             give_up(list[i], &one);
     }
     vms_snapshot_done(list, n);
-    if (share_end_strays(v->runtime_dir, share_is_used, v, e) < 0 ||
+    if (egress_settle(v->egress, e) < 0 ||
+        share_end_strays(v->runtime_dir, share_is_used, v, e) < 0 ||
         drop_foreign_files(v, v->state_dir, vm_files_drop_state, e) < 0 ||
         drop_foreign_files(v, v->runtime_dir, vm_files_drop_runtime, e) < 0)
         return err_wrap(e, "reconcile");

@@ -10,11 +10,13 @@
 
 #define SANDBOX "/v1/sandboxes/{ref}"
 #define EXEC SANDBOX "/execs/{id}"
+#define POLICY SANDBOX "/policy"
 
 /*    method    pattern             role        body                          handler, … */
 const struct route routes_table[] = {
     { "GET",    "/v1/version",      ROLE_USER,  NO_BODY,                      h_version },
     { "GET",    "/v1/info",         ROLE_USER,  NO_BODY,                      h_info },
+    { "GET",    "/v1/checks",       ROLE_USER,  NO_BODY,                      h_checks },
 
     { "GET",    "/v1/sandboxes",    ROLE_USER,  NO_BODY,                      h_sandbox_list,
       0, "state label*" },
@@ -42,6 +44,25 @@ const struct route routes_table[] = {
       0, "stream offset" },
     { "POST",   SANDBOX "/run",     ROLE_OWNER, BODY(LIMIT_BODY, run_req),    h_run,
       ROUTE_STREAM },
+
+    { "GET",    POLICY,             ROLE_OWNER, NO_BODY,                      h_policy_get },
+    { "PUT",    POLICY,             ROLE_OWNER, BODY(LIMIT_BODY, policy_set_req), h_policy_set },
+    { "POST",   POLICY "/rules",    ROLE_OWNER, BODY(LIMIT_BODY, policy_rules_req),
+      h_policy_rules },
+    { "GET",    POLICY "/check",    ROLE_OWNER, NO_BODY,                      h_policy_check,
+      0, "target" },
+    { "GET",    POLICY "/why",      ROLE_OWNER, NO_BODY,                      h_policy_why,
+      0, "target" },
+    { "GET",    POLICY "/log",      ROLE_OWNER, NO_BODY,                      h_policy_log,
+      ROUTE_STREAM, "tail denied follow" },
+    { "POST",   POLICY "/prove",    ROLE_OWNER, NO_BODY,                      h_policy_prove,
+      ROUTE_STREAM },
+    { "GET",    "/v1/policies",     ROLE_USER,  NO_BODY,                      h_named_policy_list },
+    { "GET",    "/v1/policies/{name}", ROLE_USER, NO_BODY,                    h_named_policy_get },
+    { "PUT",    "/v1/policies/{name}", ROLE_USER, BODY(LIMIT_BODY, named_policy_req),
+      h_named_policy_put },
+    { "DELETE", "/v1/policies/{name}", ROLE_USER, NO_BODY,
+      h_named_policy_delete },
 
     { "GET",    "/v1/images",       ROLE_USER,  NO_BODY,                      h_image_list },
     { "GET",    "/v1/images/{ref}", ROLE_USER,  NO_BODY,                      h_image_get },

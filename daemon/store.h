@@ -43,6 +43,7 @@ struct vm_row {
     int64_t created_at, started_at, stopped_at;   /* microseconds, 0 never */
     int32_t share_pid;      /* virtiofsd, 0 none */
     uint64_t share_start;
+    char *policy;           /* what its rules began with; read only, see store_rules_set() */
 };
 void vm_row_done(struct vm_row *r);
 
@@ -90,6 +91,44 @@ void image_row_done(struct image_row *r);
 int store_image_insert(struct store *st, const struct image_row *r, struct err *e);
 int store_image_list(struct store *st, struct image_row **ret, size_t *ret_n, struct err *e);
 int store_image_delete(struct store *st, const char *digest, struct err *e); /* ERR_IMAGE_IN_USE */
+
+struct rule_row {           /* of a sandbox's policy */
+    bool allow;
+    char *target;           /* canonical: common/policy.h */
+    char *source;           /* "preset NAME", "policy NAME", "rules", "user" */
+    uid_t uid;              /* who added it */
+    int64_t added_at;
+    uint64_t matches;
+};
+void rule_rows_done(struct rule_row *rows, size_t n);   /* frees the array too */
+/* All rules of a sandbox anew, and what they began with: whole or not at all. */
+int store_rules_set(struct store *st, const char *vm, const char *policy,
+                    const struct rule_row *rows, size_t n, struct err *e);
+/* In their order. *ret_policy is owned; ERR_SANDBOX_NOT_FOUND. */
+int store_rules_list(struct store *st, const char *vm, char **ret_policy, struct rule_row **ret,
+                     size_t *ret_n, struct err *e);
+/* Adds to the counts of rules; one that is gone meanwhile is passed over. */
+struct rule_count { bool allow; const char *target; uint64_t matches; };
+int store_rules_count(struct store *st, const char *vm, const struct rule_count *counts, size_t n,
+                      struct err *e);
+
+struct policy_row {         /* named, of a user */
+    uid_t uid;
+    char *name;
+    char *rules;            /* text */
+    int64_t changed_at;
+};
+void policy_rows_done(struct policy_row *rows, size_t n);   /* frees the array too */
+/* At most LIMIT_POLICIES of one user (ERR_QUOTA). */
+int store_policy_put(struct store *st, const struct policy_row *r, struct err *e);
+/* name NULL: all of the user's. ERR_POLICY_NOT_FOUND for a name that is not there. */
+int store_policy_list(struct store *st, uid_t uid, const char *name, struct policy_row **ret,
+                      size_t *ret_n, struct err *e);
+int store_policy_delete(struct store *st, uid_t uid, const char *name, struct err *e);
+
+/* What the daemon has chosen for itself. *ret owned; NULL: nothing yet. */
+int store_choice_get(struct store *st, const char *key, char **ret, struct err *e);
+int store_choice_put(struct store *st, const char *key, const char *value, struct err *e);
 
 /* Idempotency-Key: 1 with the stored answer (owned), 0 unknown. A key is its owner's for 24 h. */
 int store_idem_get(struct store *st, uid_t uid, const char *key, char **ret_request_hash,

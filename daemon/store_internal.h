@@ -17,6 +17,7 @@
     "id, name, uid, gid, groups, state, reason, slot, image_name, image_digest, workspace, "  \
     "workspace_ro, cpus, memory, disk, env, labels, machine, accel, created_at, started_at, " \
     "stopped_at, share_pid, share_start"
+#define RULE_COLUMNS "vm, seq, allow, target, source, uid, added_at, matches"
 #define EXEC_COLUMNS                                                                        \
     "id, vm, stream, command, user, workdir, tty, stdin_open, detach, pid, state, how, value, " \
     "created_at, ended_at"
@@ -36,7 +37,26 @@
       "UPDATE vm SET state = ?2, reason = ?3, accel = ?4, started_at = ?5, stopped_at = ?6, "     \
       "share_pid = ?7, share_start = ?8 WHERE id = ?1")                                           \
     X(ST_VM_DELETE, "DELETE FROM vm WHERE id = ?1")                                               \
-    X(ST_VM_LIST, "SELECT " VM_COLUMNS " FROM vm ORDER BY created_at, id")                        \
+    X(ST_VM_LIST, "SELECT " VM_COLUMNS ", policy FROM vm ORDER BY created_at, id")                \
+    X(ST_VM_POLICY, "SELECT policy FROM vm WHERE id = ?1")                                        \
+    X(ST_VM_SET_POLICY, "UPDATE vm SET policy = ?2 WHERE id = ?1")                                \
+    X(ST_RULE_INSERT,                                                                             \
+      "INSERT INTO rule(" RULE_COLUMNS ") VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")                \
+    X(ST_RULE_CLEAR, "DELETE FROM rule WHERE vm = ?1")                                            \
+    X(ST_RULE_LIST, "SELECT " RULE_COLUMNS " FROM rule WHERE vm = ?1 ORDER BY seq")               \
+    X(ST_RULE_COUNT,                                                                              \
+      "UPDATE rule SET matches = matches + ?4 WHERE vm = ?1 AND allow = ?2 AND target = ?3")      \
+    X(ST_POLICY_PUT,                                                                              \
+      "INSERT INTO policy(uid, name, rules, changed_at) VALUES(?1, ?2, ?3, ?4) "                  \
+      "ON CONFLICT(uid, name) DO UPDATE SET rules = excluded.rules, "                             \
+      "changed_at = excluded.changed_at")                                                         \
+    X(ST_POLICY_OTHERS, "SELECT count(*) FROM policy WHERE uid = ?1 AND name <> ?2")              \
+    X(ST_POLICY_LIST,                                                                             \
+      "SELECT uid, name, rules, changed_at FROM policy "                                          \
+      "WHERE uid = ?1 AND (?2 IS NULL OR name = ?2) ORDER BY name")                               \
+    X(ST_POLICY_DELETE, "DELETE FROM policy WHERE uid = ?1 AND name = ?2")                        \
+    X(ST_CHOICE_GET, "SELECT value FROM choice WHERE key = ?1")                                   \
+    X(ST_CHOICE_PUT, "INSERT OR REPLACE INTO choice(key, value) VALUES(?1, ?2)")                  \
     X(ST_EXEC_INSERT,                                                                             \
       "INSERT INTO exec(" EXEC_COLUMNS ") VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, "  \
       "?12, ?13, ?14, ?15)")                                                                      \

@@ -21,6 +21,7 @@ void vm_row_done(struct vm_row *r)
     strv_done(&r->labels);
     free(r->machine);
     free(r->accel);
+    free(r->policy);
     memset(r, 0, sizeof(*r));
 }
 
@@ -144,7 +145,7 @@ static int read_row(sqlite3_stmt *s, struct vm_row *r, struct err *e)
         column_text(s, 8, &r->image_name, e) < 0 || column_text(s, 9, &r->image_digest, e) < 0 ||
         column_text(s, 10, &r->workspace, e) < 0 || column_strv(s, 15, &r->env, e) < 0 ||
         column_strv(s, 16, &r->labels, e) < 0 || column_text(s, 17, &r->machine, e) < 0 ||
-        column_text(s, 18, &r->accel, e) < 0)
+        column_text(s, 18, &r->accel, e) < 0 || column_text(s, 24, &r->policy, e) < 0)
         return -1;
     int state = sqlite3_column_int(s, 5);
     if (state < 0 || state >= VM_STATE_MAX)

@@ -8,10 +8,10 @@
 #include "common/log.h"
 #include "common/name.h"
 #include "common/parse.h"
+#include "daemon/peer.h"
 #include "daemon/vm_priv.h"
 
 #include <fcntl.h>
-#include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -219,16 +219,6 @@ static int dup_into(char **ret, const char *s, struct err *e)
     return *ret ? 0 : err_nomem(e);
 }
 
-static int user_name(uid_t uid, char **ret, struct err *e)
-{
-    char buf[4096];
-    struct passwd pw, *found = NULL;
-
-    if (getpwuid_r(uid, &pw, buf, sizeof(buf), &found) == 0 && found)
-        return dup_into(ret, found->pw_name, e);
-    return 0;
-}
-
 static int describe_locked(const struct vm *vm, struct api_sandbox *ret, struct err *e)
 {
     const struct vm_row *r = &vm->row;
@@ -241,6 +231,9 @@ static int describe_locked(const struct vm *vm, struct api_sandbox *ret, struct 
         dup_into(&ret->workspace.path, r->workspace, e) < 0 ||
         dup_into(&ret->machine, r->machine, e) < 0 || dup_into(&ret->accel, r->accel, e) < 0 ||
         strv_copy(&ret->env, &r->env, e) < 0 || strv_copy(&ret->labels, &r->labels, e) < 0)
+        return -1;
+    ret->network.present = egress_enabled(vm->vms->egress);
+    if (ret->network.present && dup_into(&ret->network.policy, r->policy, e) < 0)
         return -1;
     ret->workspace.present = r->workspace != NULL;
     ret->workspace.read_only = r->workspace_ro;
@@ -260,13 +253,28 @@ int vm_describe(struct vm *vm, struct api_sandbox *ret, struct err *e)
     struct exec_table *t = vm->execs ? exec_table_ref(vm->execs) : NULL;
     int r = describe_locked(vm, ret, e);
     pthread_mutex_unlock(&vm->lock);
+    egress_describe(vm->vms->egress, vm->row.slot, &ret->network);
     if (t)
         ret->execs_running = exec_table_running(t);
     exec_table_unref(t);
-    if (r < 0 || user_name(ret->owner.uid, &ret->owner.user, e) < 0) {
+    if (r < 0 || peer_user_name(ret->owner.uid, &ret->owner.user, e) < 0) {
         json_done(api_sandbox_table, ret, sizeof(*ret));
         return -1;
     }
+    return 0;
+}
+
+int vm_policy_begins(struct vm *vm, const char *base, struct err *e)
+{
+    char *copy = strdup(base);
+
+    if (!copy)
+        return err_nomem(e);
+    pthread_mutex_lock(&vm->lock);
+    char *old = vm->row.policy;
+    vm->row.policy = copy;
+    pthread_mutex_unlock(&vm->lock);
+    free(old);
     return 0;
 }
 
@@ -526,17 +534,21 @@ int vms_create(struct vms *v, const struct caller *c, const struct api_create_re
     __attribute__((cleanup(row_cleanup))) struct vm_row row = { 0 };
     __attribute__((cleanup(image_paths_done))) struct image_paths image = { 0 };
     autotype(vmref) struct vm *vm = NULL;
+    autoruleset struct ruleset rules = RULESET_INIT;
     autoclose int workspace = -1;
 
     if (fill_row(v, c, req, &row, e) < 0 ||
         image_resolve(v->store, v->view, row.image_name, &image, e) < 0 ||
         dup_into(&row.image_digest, image.digest, e) < 0 || check_resources(&row, &image, e) < 0 ||
+        egress_request(v->egress, c->id.uid, req, &rules, e) < 0 ||
+        dup_into(&row.policy, rules.base, e) < 0 ||
         open_workspace(v, c, req, &row, &workspace, e) < 0 ||
         insert_row(v, req, &row, e) < 0)
         return -1;
     char id[LIMIT_ID + 1];
     memcpy(id, row.id, sizeof(id));
-    if (vm_new_take(v, &row, &vm, e) < 0 || vms_add(v, vm, e) < 0) {
+    if (ruleset_store(&rules, v->store, id, e) < 0 || vm_new_take(v, &row, &vm, e) < 0 ||
+        vms_add(v, vm, e) < 0) {
         struct err ignored = ERR_INIT;
         store_vm_delete(v->store, id, &ignored);
         return -1;

@@ -34,6 +34,7 @@ struct vms_deps {       /* borrowed */
     struct store *store;
     struct evloop *loop;
     struct worker *worker;
+    struct egress *egress;
 };
 /* Opens libvirt, reconciles what a former daemon left, adopts running guests. Blocks. */
 int vms_new(const struct vms_deps *deps, struct vms **ret, struct err *e);
@@ -57,6 +58,8 @@ int vm_restart(struct vm *vm, const struct caller *c, struct err *e);
 int vm_remove(struct vm *vm, bool force, struct err *e);           /* force: no orderly shutdown */
 /* The exec table of a running sandbox, a reference (exec_table_unref()); ERR_SANDBOX_STATE. */
 int vm_execs(struct vm *vm, struct exec_table **ret, struct err *e);
+/* Its policy began with another one (egress_set()): what vm_describe() says. */
+int vm_policy_begins(struct vm *vm, const char *base, struct err *e);
 const char *vm_id(const struct vm *vm);
 /* which: "console" or "agent"; an fd to read (owned by the caller). */
 int vm_log_open(struct vm *vm, const char *which, int *ret_fd, struct err *e);

@@ -18,6 +18,7 @@
 #include "common/log.h"
 #include "common/parse.h"
 #include "common/proc.h"
+#include "daemon/logfile.h"
 #include "daemon/vm_priv.h"
 
 #include <fcntl.h>
@@ -161,22 +162,6 @@ int vm_files_drop_state(struct vms *v, const char *id, struct err *e)
 
 /* --- logs --- */
 
-/* Bounds a log in place: its last LIMIT_LOG_KEPT bytes stay, as its first ones. fd appends, and so
- * does QEMU: what it writes in between comes before them, or is lost if it came before the cut. */
-static void cut_front(int fd)
-{
-    struct err e = ERR_INIT;
-    struct stat sb;
-    autofree char *tail = malloc(LIMIT_LOG_KEPT);
-
-    if (!tail || fstat(fd, &sb) < 0 || sb.st_size < (off_t)LIMIT_LOG_KEPT)
-        return;
-    ssize_t n = pread(fd, tail, LIMIT_LOG_KEPT, sb.st_size - (off_t)LIMIT_LOG_KEPT);
-    if (n < 0 || ftruncate(fd, 0) < 0 ||
-        io_write_full(fd, tail, (size_t)n, deadline_in(DEADLINE_CHILD), &e) < 0)
-        log_warn(NULL, "cannot cut a log: %m, ignoring");
-}
-
 void vm_log_line(struct vm *vm, const char *text, size_t len)
 {
     autosbuf struct sbuf line = SBUF(2048);
@@ -192,7 +177,7 @@ void vm_log_line(struct vm *vm, const char *text, size_t len)
     if (vm->log_fd < 0 && open_log(vm, VMP_AGENT_LOG, false, &vm->log_fd, &e) == 0)
         vm->log_size = fstat(vm->log_fd, &sb) == 0 ? (uint64_t)sb.st_size : 0;
     if (vm->log_fd >= 0 && vm->log_size > LIMIT_GUEST_LOG) {
-        cut_front(vm->log_fd);
+        logfile_cut(vm->log_fd);
         vm->log_size = LIMIT_LOG_KEPT;
     }
     ssize_t n = vm->log_fd >= 0 ? write(vm->log_fd, sbuf_str(&line), line.len) : 0;
@@ -208,7 +193,7 @@ static void cut_if_long(const char *path)
 
     if (fd >= 0 && fstat(fd, &sb) == 0 && S_ISREG(sb.st_mode) &&
         sb.st_size > (off_t)LIMIT_CONSOLE_LOG)
-        cut_front(fd);
+        logfile_cut(fd);
 }
 
 void vm_log_sweep(struct vms *v)

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "daemon/accel.h"
+#include "daemon/egress.h"
 #include "daemon/evloop.h"
 #include "daemon/image.h"
 #include "daemon/share.h"
@@ -35,6 +36,7 @@ struct vm {
     struct vm_row row;          /* owned copy of the row */
     struct agent *agent;        /* ref; NULL unless the domain runs */
     struct exec_table *execs;   /* ref; NULL unless the domain runs */
+    struct link link;           /* name empty: none */
     struct share_proc share;    /* pid 0: none */
     int share_pidfd;            /* owned, -1 none */
     struct evsource *share_watch; /* owned, NULL none */
@@ -45,10 +47,11 @@ struct vm {
 };
 
 struct vms {
-    const struct config *config;   /* borrowed, as the next three */
+    const struct config *config;   /* borrowed, as the next four */
     struct store *store;
     struct evloop *loop;
     struct worker *worker;
+    struct egress *egress;
     struct virt *virt;             /* owned */
     struct evsource *sweep_timer;  /* owned */
     char *view;                    /* owned: <runtime>/view */

@@ -7,6 +7,7 @@
  *     accel      what runs it: kvm or tcg, probed once with this kernel
  *     workspace  opened by a child with the owner's rights
  *     files      directories, logs, disk overlay
+ *     network    link, its rules in force before it is up
  *     share      virtiofsd on the workspace
  *     domain     QEMU, by libvirt
  *     guest      channel, hello, configuration, ready
@@ -96,6 +97,29 @@ static void undo_files(struct start *s)
     if (vm_files_drop_runtime(s->v, s->vm->id, &e) < 0)
         log_warn(LOG_CTX(.sandbox = s->vm->id, .error = &e),
                  "cannot remove the runtime directory, ignoring");
+}
+
+static int step_network(struct start *s, struct err *e)
+{
+    struct vm *vm = s->vm;
+    struct link l = { 0 };
+
+    if (egress_enabled(s->v->egress) &&
+        egress_attach(s->v->egress, vm->id, vm->row.slot, vm_qemu_uid(vm), &l, e) < 0)
+        return -1;
+    pthread_mutex_lock(&vm->lock);
+    vm->link = l;
+    pthread_mutex_unlock(&vm->lock);
+    return 0;
+}
+
+static void undo_network(struct start *s)
+{
+    struct err e = ERR_INIT;
+
+    if (egress_detach(s->v->egress, s->vm->id, s->vm->row.slot, &e) < 0)
+        log_warn(LOG_CTX(.sandbox = s->vm->id, .error = &e),
+                 "the network of a failed start stays; the next one takes it away");
 }
 
 static int open_share_log(struct vm *vm, struct err *e)
@@ -216,6 +240,9 @@ static int build_xml(struct start *s, char **ret, struct err *e)
         .console_log = console,
         .serial = serial,
         .share_socket = s->workspace_fd >= 0 ? share : NULL,
+        .tap = vm->link.name[0] ? vm->link.name : NULL,
+        .mac = vm->link.mac,
+        .mtu = vm->link.mtu,
         .uid = vm_qemu_uid(vm),
         .gid = vm_qemu_gid(vm),
     };
@@ -264,12 +291,22 @@ int vm_open_guest(struct vm *vm, struct err *e)
         .realtime_ns = (uint64_t)now_real_us() * 1000,
         .env = (const char *const *)vm->row.env.items,
     };
+    struct guest_net net = {
+        .address = vm->link.address,
+        .gateway = vm->link.gateway,
+        .resolver = vm->link.gateway,
+        .mtu = vm->link.mtu,
+    };
     static const char *const no_env[] = { NULL };
     autofree char *rings = vm_path(v, vm->id, VMP_RINGS);
     autofree char *channel = vm_path(v, vm->id, VMP_CHANNEL);
     struct exec_table *execs = NULL;
     struct agent *agent = NULL;
 
+    memcpy(net.mac, vm->link.mac, sizeof(net.mac));
+    memcpy(net.gateway_mac, link_gateway_mac, sizeof(net.gateway_mac));
+    if (vm->link.name[0])
+        config.net = &net;
     if (!config.env)
         config.env = no_env;
     if (!rings || !channel)
@@ -354,6 +391,7 @@ static const struct step {
     { "accel", step_accel, NULL },
     { "workspace", step_workspace, NULL },
     { "files", step_files, undo_files },
+    { "network", step_network, undo_network },
     { "share", step_share, undo_share },
     { "domain", step_domain, undo_domain },
     { "guest", step_guest, NULL },

@@ -13,11 +13,14 @@
 #pragma once
 
 #include "common/err.h"
+#include "common/frame.h"
 #include <stdbool.h>
 #include <stdint.h>
 
 /* From the first instruction to the open port of the channel; does not return in a probe. */
 int boot_guest(int *ret_port, struct err *e);
+/* The network; again at each handshake. */
+int boot_net(const struct guest_net *n, struct err *e);
 /* Name and workspace of the sandbox. */
 int boot_configure(const char *hostname, uint8_t workspace, struct err *e);
 /* Sets the clock: at once when it is far off or for the first time, else gently. */

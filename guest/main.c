@@ -2,7 +2,8 @@
  *
  * sbx-agent: first process of a guest, and the daemon's hand in it. As process 1 it boots the guest
  * (boot.h) and serves the virtio-serial port. With --channel-fd or --channel it is an ordinary
- * process that serves a socket and leaves the machine alone.
+ * process that serves a socket and leaves the machine alone; with `probe` it tries ways out of the
+ * guest (probe.h).
  */
 #include "common/auto.h"
 #include "common/io.h"
@@ -10,6 +11,7 @@
 #include "common/parse.h"
 #include "guest/boot.h"
 #include "guest/ops.h"
+#include "guest/probe.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -51,6 +53,7 @@ static void begin_shutdown(bool reboot)
 }
 
 static const struct ops_host guest_host = {
+    .net = boot_net,
     .configure = boot_configure,
     .set_time = boot_set_time,
     .shutdown = begin_shutdown,
@@ -235,11 +238,13 @@ int main(int argc, char **argv)
 
         if (listener >= 0)
             rc = run_process(CHAN_LISTEN, listener, &e);
+    } else if (argc == 2 && strcmp(argv[1], "probe") == 0) {
+        return probe_main(STDIN_FILENO, STDOUT_FILENO);
     } else if (argc == 2 && strcmp(argv[1], "--version") == 0) {
         printf("sbx-agent %s, protocol %d\n", SBX_VERSION, FRAME_VERSION);
         return 0;
     } else {
-        fprintf(stderr, "usage: sbx-agent --channel-fd N | --channel SOCKET | --version\n"
+        fprintf(stderr, "usage: sbx-agent --channel-fd N | --channel SOCKET | probe | --version\n"
                         "It is meant to be the first process of a sandbox's guest.\n");
         return 2;
     }

@@ -99,6 +99,25 @@ static void op_config(struct ops *o, const struct frame *f, struct wire_in *w)
     o->want_ready = true;
 }
 
+/* Each handshake brings it again. Only what is new is done: what the guest's root has changed since
+ * stays changed. */
+static void op_net(struct ops *o, const struct frame *f, struct wire_in *w)
+{
+    struct guest_net n;
+    struct err e = ERR_INIT;
+
+    if (o->has_net && f->len >= sizeof(o->net) && memcmp(o->net, f->payload, sizeof(o->net)) == 0)
+        return;
+    if (guest_net_decode(f->payload, f->len, &n, &e) < 0 ||
+        (o->host && o->host->net && o->host->net(&n, &e) < 0)) {
+        ops_log(o, LOG_ERR, e.msg);
+        o->failed = o->failed || !o->configured;
+        return;
+    }
+    memcpy(o->net, f->payload, sizeof(o->net));
+    o->has_net = true;
+}
+
 static struct ops_part *find_part(struct ops *o, uint32_t stream)
 {
     struct ops_part *empty = NULL;
@@ -273,6 +292,7 @@ static const struct {
 } table[FRAME_TYPE_MAX] = {
     [FRAME_HELLO] = { ABOUT_CHANNEL, op_hello },
     [FRAME_CONFIG] = { ABOUT_CHANNEL, op_config },
+    [FRAME_NET] = { ABOUT_CHANNEL, op_net },
     [FRAME_EXEC] = { ABOUT_NEW, op_exec },
     [FRAME_DATA] = { ABOUT_SESSION, op_data },
     [FRAME_EOF] = { ABOUT_SESSION, op_eof },
@@ -325,6 +345,7 @@ static bool put_hello(struct ops *o)
     wire_put_str(&w, o->boot_id);
     wire_put_u32(&w, o->understood ? sessions_hello(&o->sessions) : 0);
     wire_put_u8(&w, o->configured);
+    wire_put_u32(&w, GUEST_CAN_NET);
     o->want_hello = false;
     /* a daemon that did not live to see READY has to hear it from us again */
     o->want_ready = o->want_ready || o->configured;

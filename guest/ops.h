@@ -15,6 +15,9 @@
 
 /* What only the first process of a guest can do; members may be NULL. */
 struct ops_host {
+    /* Before `configure`, and again when the daemon says something new. An error ends a guest that
+     * is not configured yet. */
+    int (*net)(const struct guest_net *n, struct err *e);
     /* Once: name and workspace (enum as in struct guest_config). An error ends the guest. */
     int (*configure)(const char *hostname, uint8_t workspace, struct err *e);
     void (*set_time)(uint64_t realtime_ns, bool first);
@@ -39,6 +42,8 @@ struct ops {
     uint32_t epoch;                 /* of the last HELLO */
     bool understood;                /* and it was of our version */
     bool configured;
+    bool has_net;
+    uint8_t net[GUEST_NET_BYTES];   /* what was done last */
     bool failed;                    /* the guest cannot be what it was asked to be */
     bool want_hello, want_ready;
     uint64_t kernel_us;         /* CLOCK_MONOTONIC when the agent began: how long the kernel took */

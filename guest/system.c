@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * The guest as a running system: its name, its clock, its workspace, its end.
+ * The guest as a running system: its name, its network, its clock, its workspace, its end.
  */
 #include "guest/boot.h"
 #include "common/auto.h"
 #include "common/io.h"
 #include "common/limits.h"
 #include "common/sbuf.h"
+#include "guest/net.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -108,6 +109,11 @@ int boot_configure(const char *hostname, uint8_t workspace, struct err *e)
     if (hostname[0] != '\0')
         set_name(hostname);
     return workspace ? mount_workspace(workspace == 2, e) : 0;
+}
+
+int boot_net(const struct guest_net *n, struct err *e)
+{
+    return net_configure(n, "/etc/resolv.conf", deadline_in(NET_DEVICE_MS), e);
 }
 
 void boot_set_time(uint64_t realtime_ns, bool first)

@@ -217,6 +217,8 @@ class Template:
                 v = f"socket,id=charchannel0,path={directory}/agent.sock,server=on,wait=off"
             elif "/dev/fdset/" in v and name == "-chardev":
                 v = f"{v.split(',path=')[0]},path={directory}/console.log"
+            elif name == "-netdev":     # the same device, and nothing at its other end
+                v = '{"type":"hubport","hubid":0,"id":"hostnet0"}'
             elif name == "-append" and extra:
                 v += " " + extra
             for path, other in self.paths.items():

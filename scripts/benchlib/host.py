@@ -13,6 +13,8 @@ import sys
 import tempfile
 import time
 
+sys.path.insert(1, os.path.join(os.path.dirname(__file__), "../../tests/harness"))
+import netns  # noqa: E402
 from .figures import SLOW, BenchError, now
 from .http import Http
 
@@ -89,10 +91,12 @@ class Daemon:
         self.state, self.run = self.dir + "/state", self.dir + "/run"
         self.socket = self.run + "/sandboxd.sock"
         self.process = self.pid = None
+        self.network = netns.new()
         os.mkdir(self.state, 0o711)
         with open(self.dir + "/config.json", "w") as f:
             json.dump({"state_dir": self.state, "runtime_dir": self.run, "socket_group": "",
-                       "log_level": "debug"}, f)
+                       "log_level": "debug",
+                       "resolver": build + "/resolver/sandboxd-resolver"}, f)
 
     def copy_image(self, cached):
         """Images are never changed, so links will do."""
@@ -113,8 +117,10 @@ class Daemon:
         r, w = os.pipe()
         os.set_inheritable(w, True)
 
-        def third():            # the reaper writes the pid there
-            os.dup2(w, 3)
+        def become():
+            netns.enter(self.network)
+            if self.reaper:     # which writes the pid there
+                os.dup2(w, 3)
 
         began = now()
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, \
@@ -125,7 +131,7 @@ class Daemon:
                 [sys.executable, "-c", REAPER, *argv] if self.reaper else argv,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 close_fds=False if self.reaper else True,
-                preexec_fn=third if self.reaper else None,
+                preexec_fn=become,
                 env={**os.environ, "NOTIFY_SOCKET": self.dir + "/notify"})
             os.close(w)
             self.pid = int(os.read(r, 20) or 0) if self.reaper else self.process.pid
@@ -202,6 +208,7 @@ class Daemon:
                 left.append("mount " + target)
                 subprocess.run(["umount", "-l", target], check=False)
         shutil.rmtree(self.dir, ignore_errors=True)
+        os.close(self.network)
         if os.path.exists(self.dir):
             left.append(self.dir)
         return left

@@ -218,6 +218,7 @@ static void take_hello(struct agentpeer *p, struct wire_in *w)
     snprintf(p->boot_id, sizeof(p->boot_id), "%.*s", (int)len, s);
     p->sessions = wire_get_u32(w);
     p->configured = wire_get_u8(w);
+    ASSERT_EQ(wire_get_u32(w), GUEST_CAN_NET);
     ASSERT_FALSE(w->bad);
     ASSERT_EQ(w->left, 0);
 }

@@ -127,6 +127,8 @@ void guestpeer_answer(struct guestpeer *p, bool configured, const struct guestse
     wire_put_str(&w, "boot");
     wire_put_u32(&w, (uint32_t)n);
     wire_put_u8(&w, configured);
+    if (p->abilities)
+        wire_put_u32(&w, p->abilities);
     guestpeer_send(p, FRAME_HELLO, 0, 0, buf, w.len);
     for (size_t i = 0; i < n; i++) {
         w.len = 0;

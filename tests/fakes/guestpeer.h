@@ -22,6 +22,7 @@ struct guestpeer {
     struct frame frame;             /* the last one read */
     bool may_break;                 /* writing to a closed connection is no failure */
     unsigned hellos;                /* seen so far */
+    uint32_t abilities;             /* for the answer to hello; 0: as old agents, which say none */
 };
 
 /* A session for the answer to hello. */

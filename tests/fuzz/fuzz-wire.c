@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * The first byte chooses what the rest is taken for: 'c' a configuration of a guest, 'x' a command,
- * 's' records of an sbx-stream, anything else: numbers and strings of a payload. What decodes must
- * encode to the same bytes again.
+ * 'n' a network, 's' records of an sbx-stream, anything else: numbers and strings of a payload.
+ * What decodes must encode to the same bytes again.
  */
 #include "tests/fuzz/fuzz.h"
 #include "common/auto.h"
@@ -72,6 +72,21 @@ static void command(const uint8_t *data, size_t size)
     exec_wire_in_done(&in);
 }
 
+static void network(const uint8_t *data, size_t size)
+{
+    struct guest_net n = { 0 };
+    struct err e = ERR_INIT;
+    uint8_t again[GUEST_NET_BYTES];
+
+    if (guest_net_decode(data, size, &n, &e) < 0) {
+        refused(&e);
+        return;
+    }
+    REQUIRE(n.mtu >= 576 && n.address != n.gateway && !(n.mac[0] & 1));
+    REQUIRE(guest_net_encode(&n, again, sizeof(again)) == sizeof(again));
+    REQUIRE(size >= sizeof(again) && memcmp(again, data, sizeof(again)) == 0);
+}
+
 static void records(const uint8_t *data, size_t size)
 {
     while (size >= STREAM_HEADER) {
@@ -135,6 +150,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         break;
     case 'x':
         command(data + 1, size - 1);
+        break;
+    case 'n':
+        network(data + 1, size - 1);
         break;
     case 's':
         records(data + 1, size - 1);

@@ -144,7 +144,7 @@ def test_systemd_would_have_said_it(units):
     assert "ProtectEverything" in "".join(verify(units)[1])
 
 
-@pytest.mark.parametrize("with_drop_in, bound", [(False, 44), (True, 60)])
+@pytest.mark.parametrize("with_drop_in, bound", [(False, 57), (True, 66)])
 def test_exposure_has_not_grown(units, installed, with_drop_in, bound):
     """9.6 is a service without any of it; what the daemon must keep costs the rest."""
     need("systemd-analyze")
@@ -206,6 +206,9 @@ def config_defaults():
     defaults["default_cpus"] = 2
     assert re.search(r'"qemu:///system"\) == 0 \? "libvirt-qemu" : ""', text)
     defaults["qemu_group"] = ""
+    defaults.update((key, []) for key in re.findall(r"JF\(struct config, (\w+), JT_STRV", text))
+    defaults.update((key, value == "true") for key, value in re.findall(
+        r"JF\(struct config, (\w+), JT_BOOL, \.def = (\w+)\)", text))
     assert sorted(keys) == sorted(defaults)
     return keys, defaults
 
@@ -262,10 +265,11 @@ def test_what_cannot_be_had_is_still_needed():
     assert "ACCEL_TCG" in source("daemon/accel.c")          # MemoryDenyWriteExecute=
 
 
-def test_no_network_is_needed_yet(installed):
-    """PrivateNetwork= has to go when guests get a network device: taps are made in the host's."""
-    assert installed.unit("sandboxd.service")("Service", "PrivateNetwork") == "yes"
-    assert "<interface" not in source("daemon/domxml.c")
+def test_links_are_made_in_the_hosts_network(installed):
+    service = installed.unit("sandboxd.service")
+    assert ("Service", "PrivateNetwork") not in service.values
+    assert "/dev/net/tun rwm" in service.values[("Service", "DeviceAllow")]
+    assert "<interface" in source("daemon/domxml.c")
 
 
 # --- users, directories, catalog ---

@@ -84,15 +84,25 @@ static const struct agent_ops ops = {
 static const char *const config_env[] = { "A=1", "B=two", NULL };
 static const struct guest_config config = { .hostname = "box", .env = config_env };
 
-static void setup(struct link *l)
+static const struct guest_net net = { { 2, 0x5b, 0x78, 1, 0, 7 }, { 2, 0x5b, 0x78, 0, 0, 1 },
+                                      0x0ad10008, 0x0ad10001, 0x0ad10001, 1450 };
+
+static void setup_with(struct link *l, const struct guest_net *n)
 {
+    struct guest_config c = config;
     struct err e = ERR_INIT;
+    c.net = n;
     *l = (struct link){ 0 };
     log_init("test", LOG_CRIT);
     guestpeer_init(&l->peer);
     ASSERT_EQ(evloop_new(&l->loop, &e), 0);
     ASSERT_EQ(
-        agent_open(l->loop, "0123456789abcdef", l->peer.path, &config, &ops, l, &l->agent, &e), 0);
+        agent_open(l->loop, "0123456789abcdef", l->peer.path, &c, &ops, l, &l->agent, &e), 0);
+}
+
+static void setup(struct link *l)
+{
+    setup_with(l, NULL);
 }
 
 static void teardown(struct link *l)
@@ -597,5 +607,53 @@ TEST(many_senders_one_guest)
         got++;
     ASSERT_EQ(got, sent);
     ASSERT_EQ(l.peer.dec.resyncs, 0u);
+    teardown(&l);
+}
+
+TEST(the_network_goes_ahead_of_the_configuration)
+{
+    struct link l;
+    struct guest_net got = { 0 };
+    struct err e = ERR_INIT;
+    setup_with(&l, &net);
+    l.peer.abilities = GUEST_CAN_NET;
+    guestpeer_greet(&l.peer, false, NULL, 0);
+    ASSERT_TRUE(guestpeer_read(&l.peer, 5000));
+    while (l.peer.frame.type == FRAME_HELLO)
+        ASSERT_TRUE(guestpeer_read(&l.peer, 5000));
+    ASSERT_EQ(l.peer.frame.type, FRAME_NET);
+    ASSERT_EQ(l.peer.frame.stream, 0);
+    ASSERT_OK(guest_net_decode(l.peer.frame.payload, l.peer.frame.len, &got, &e), e);
+    ASSERT_EQ(got.address, net.address);
+    ASSERT_EQ(got.mtu, 1450);
+    ASSERT_TRUE(guestpeer_read(&l.peer, 5000));
+    ASSERT_EQ(l.peer.frame.type, FRAME_CONFIG);
+    ASSERT_FALSE(agent_is_ready(l.agent));
+    guestpeer_ready(&l.peer);
+    ASSERT_EQ(agent_wait_ready(l.agent, deadline_in(5000), &e), 0);
+    teardown(&l);
+}
+
+TEST(a_configured_guest_is_told_its_network_again)
+{
+    struct link l;
+    setup_with(&l, &net);
+    l.peer.abilities = GUEST_CAN_NET | 0x80;    /* and something of later */
+    guestpeer_greet(&l.peer, true, NULL, 0);
+    ASSERT_TRUE(guestpeer_expect(&l.peer, FRAME_NET, 5000));
+    ASSERT_TRUE(guestpeer_expect(&l.peer, FRAME_TIME, 5000));
+    teardown(&l);
+}
+
+TEST(an_agent_too_old_for_networks_is_told_of_none)
+{
+    struct link l;
+    setup_with(&l, &net);
+    guestpeer_greet(&l.peer, false, NULL, 0);
+    ASSERT_TRUE(guestpeer_read(&l.peer, 5000));
+    while (l.peer.frame.type == FRAME_HELLO)
+        ASSERT_TRUE(guestpeer_read(&l.peer, 5000));
+    ASSERT_EQ(l.peer.frame.type, FRAME_CONFIG);
+    ASSERT_TRUE(until(&l.logs, 1, 5000));
     teardown(&l);
 }

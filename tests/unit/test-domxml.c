@@ -58,6 +58,27 @@ TEST(q35_with_serial_console)
     check_golden(&s, "domain-q35-serial.xml");
 }
 
+static const uint8_t mac[6] = { 0x02, 0x5b, 0x78, 0x01, 0x00, 0x2a };
+
+TEST(microvm_with_network)
+{
+    struct domxml_spec s = full_spec();
+    s.tap = "sbx001122334455";
+    s.mac = mac;
+    s.mtu = 1450;
+    check_golden(&s, "domain-microvm-net.xml");
+}
+
+TEST(q35_with_network)
+{
+    struct domxml_spec s = full_spec();
+    s.machine = MACHINE_Q35;
+    s.accel = ACCEL_KVM;
+    s.tap = "sbx001122334455";
+    s.mac = mac;
+    check_golden(&s, "domain-q35-net.xml");
+}
+
 TEST(least_there_can_be)
 {
     struct domxml_spec s = full_spec();
@@ -108,6 +129,14 @@ TEST(senseless_specs_are_refused)
     s = full_spec(), s.disk = NULL;
     ASSERT_ERR(domxml_build(&s, &xml, &e), e, ERR_INVALID);
     s = full_spec(), s.machine = MACHINE_MAX;
+    ASSERT_ERR(domxml_build(&s, &xml, &e), e, ERR_INVALID);
+    s = full_spec(), s.tap = "sbx0";
+    ASSERT_ERR(domxml_build(&s, &xml, &e), e, ERR_INVALID);
+    s = full_spec(), s.tap = "", s.mac = mac;
+    ASSERT_ERR(domxml_build(&s, &xml, &e), e, ERR_INVALID);
+    s = full_spec(), s.tap = "sbx0123456789abcd", s.mac = mac;
+    ASSERT_ERR(domxml_build(&s, &xml, &e), e, ERR_INVALID);
+    s = full_spec(), s.tap = "sbx0", s.mac = (const uint8_t[6]){ 1 };
     ASSERT_ERR(domxml_build(&s, &xml, &e), e, ERR_INVALID);
     s = full_spec(), s.id = "";
     ASSERT_ERR(domxml_build(&s, &xml, &e), e, ERR_INVALID);

@@ -11,10 +11,14 @@
 #include "daemon/link.h"
 #include "tests/harness/test.h"
 
+#include <arpa/inet.h>
+#include <errno.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static const struct subnet net = { 0x0ad10000, 16 };
@@ -32,6 +36,13 @@ static struct filter *begin(void)
     ASSERT_OK(filter_open(&o, &f, &e), e);
     ASSERT_OK(filter_rebuild(f, NULL, 0, NULL, 0, &e), e);
     return f;
+}
+
+static void run(const char *const *argv)
+{
+    struct err e = ERR_INIT;
+
+    ASSERT_OK(proc_run(argv, deadline_in(10000), 1024, NULL, &e), e);
 }
 
 static struct link new_link(size_t i)
@@ -155,6 +166,43 @@ TEST(sandboxes_come_change_and_go)
     filter_close(f);
 }
 
+static int connect_as(uid_t uid)
+{
+    struct sockaddr_in sa = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    socklen_t len = sizeof(sa);
+    autoclose int listener = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    autoclose int fd = -1;
+
+    ASSERT_EQ(bind(listener, (struct sockaddr *)&sa, sizeof(sa)), 0);
+    ASSERT_EQ(getsockname(listener, (struct sockaddr *)&sa, &len), 0);
+    ASSERT_EQ(syscall(SYS_setresuid, -1, uid, -1), 0);  /* a socket is its maker's */
+    fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    ASSERT_TRUE(fd >= 0);
+    ssize_t n = sendto(fd, "x", 1, 0, (struct sockaddr *)&sa, sizeof(sa));
+    int r = n == 1 ? 0 : errno;
+    ASSERT_EQ(syscall(SYS_setresuid, -1, 0, -1), 0);
+    return r;
+}
+
+TEST(a_qemu_has_no_network)
+{
+    struct filter_options o = { .net = net, .connections = 100, .new_per_second = 50,
+                                .uid_lo = 200001, .uid_hi = 204096 };
+    struct filter *f = begin();
+    struct err e = ERR_INIT;
+
+    filter_close(f);
+    run((const char *const[]){ "ip", "link", "set", "lo", "up", NULL });
+    ASSERT_OK(filter_open(&o, &f, &e), e);
+    ASSERT_OK(filter_rebuild(f, NULL, 0, NULL, 0, &e), e);
+    ASSERT_EQ(connect_as(200000), 0);
+    ASSERT_EQ(connect_as(200001), EPERM);
+    ASSERT_EQ(connect_as(204096), EPERM);
+    ASSERT_EQ(connect_as(204097), 0);
+    ASSERT_EQ(connect_as(0), 0);
+    filter_close(f);
+}
+
 TEST(a_refused_change_names_its_cause_and_leaves_the_old_one)
 {
     struct filter *f = begin();
@@ -200,13 +248,6 @@ TEST(ranges_for_sandboxes)
         ASSERT_EQ(subnet_parse(bad[i], 4096, &s, &e), -1);
         ASSERT_EQ(e.code, ERR_INVALID);
     }
-}
-
-static void run(const char *const *argv)
-{
-    struct err e = ERR_INIT;
-
-    ASSERT_OK(proc_run(argv, deadline_in(10000), 1024, NULL, &e), e);
 }
 
 TEST(a_range_that_is_in_use_is_not_chosen)

@@ -456,3 +456,22 @@ TEST(orphans_are_reaped)
     ASSERT_STREQ(peer_out(x), "4\n");       /* the agent, the shell, ls and wc */
     peer_free(p);
 }
+
+TEST(a_network_is_heard_and_one_without_sense_is_said)
+{
+    const struct guest_net n = { { 2, 1 }, { 2, 2 }, 0x0ad10008, 0x0ad10001, 0x0ad10001, 1450 };
+    struct agentpeer *p = peer_new();
+    uint8_t b[GUEST_NET_BYTES + 4] = { 0 };
+
+    ASSERT_EQ(guest_net_encode(&n, b, sizeof(b)), GUEST_NET_BYTES);
+    peer_send(p, FRAME_NET, 0, 0, b, GUEST_NET_BYTES);
+    peer_send(p, FRAME_NET, 0, 0, b, sizeof(b));
+    peer_ping(p);
+    peer_ping(p);               /* log lines come after the first answer */
+    ASSERT_EQ(p->logs, 0);
+    peer_send(p, FRAME_NET, 0, 0, b, GUEST_NET_BYTES - 1);
+    peer_ping(p);
+    peer_ping(p);
+    ASSERT_EQ(p->logs, 1);
+    peer_free(p);
+}

@@ -258,3 +258,61 @@ TEST(a_command_has_a_largest_size)
     argv[2]--;
     ASSERT_ERR(exec_wire_encode(&x, buf, sizeof(buf), &len, &e), e, ERR_TOO_LARGE);
 }
+
+TEST(a_network_comes_back_and_no_part_of_it)
+{
+    struct guest_net n = { { 2, 0x5b, 0x78, 1, 0, 7 }, { 2, 0x5b, 0x78, 0, 0, 1 }, 0x0ad10008,
+                           0x0ad10001, 0x0ad10001, 1450 };
+    struct guest_net in = { 0 };
+    struct err e = ERR_INIT;
+
+    ASSERT_EQ(guest_net_encode(&n, buf, GUEST_NET_BYTES - 1), 0);
+    ASSERT_EQ(guest_net_encode(&n, buf, sizeof(buf)), GUEST_NET_BYTES);
+    ASSERT_OK(guest_net_decode(buf, GUEST_NET_BYTES, &in, &e), e);
+    ASSERT_MEMEQ(in.mac, 6, n.mac, 6);
+    ASSERT_MEMEQ(in.gateway_mac, 6, n.gateway_mac, 6);
+    ASSERT_EQ(in.address, n.address);
+    ASSERT_EQ(in.gateway, n.gateway);
+    ASSERT_EQ(in.resolver, n.resolver);
+    ASSERT_EQ(in.mtu, n.mtu);
+    for (size_t len = 0; len < GUEST_NET_BYTES; len++) {
+        autofree uint8_t *exact = malloc(len + 1);
+
+        memcpy(exact, buf, len);
+        ASSERT_ERR(guest_net_decode(exact, len, &in, &e), e, ERR_INVALID);
+    }
+    /* of a newer daemon */
+    ASSERT_OK(guest_net_decode(buf, GUEST_NET_BYTES + 9, &in, &e), e);
+}
+
+static int decode_net(struct guest_net n)
+{
+    struct guest_net in;
+    struct err e = ERR_INIT;
+
+    return guest_net_decode(buf, guest_net_encode(&n, buf, sizeof(buf)), &in, &e);
+}
+
+TEST(networks_without_sense)
+{
+    const struct guest_net ok = { { 2 }, { 2, 1 }, 0x0a000002, 0x0a000001, 0, 1500 };
+    struct guest_net n;
+
+    ASSERT_EQ(decode_net(ok), 0);
+    n = ok, n.mac[0] = 3;                   /* a group's */
+    ASSERT_EQ(decode_net(n), -1);
+    n = ok, n.mac[0] = 0;
+    ASSERT_EQ(decode_net(n), -1);
+    n = ok, n.gateway_mac[0] = 0xff;
+    ASSERT_EQ(decode_net(n), -1);
+    n = ok, n.address = 0;
+    ASSERT_EQ(decode_net(n), -1);
+    n = ok, n.address = n.gateway;
+    ASSERT_EQ(decode_net(n), -1);
+    n = ok, n.gateway = 0x7f000001;
+    ASSERT_EQ(decode_net(n), -1);
+    n = ok, n.resolver = 0xe0000001;
+    ASSERT_EQ(decode_net(n), -1);
+    n = ok, n.mtu = 575;
+    ASSERT_EQ(decode_net(n), -1);
+}

@@ -19,6 +19,9 @@ import time
 
 import pytest
 
+sys.path.insert(1, os.path.join(os.path.dirname(os.path.dirname(__file__)), "harness"))
+import netns  # noqa: E402
+
 # Started in the background by a shell, they would be ignored, in all children too.
 for number in (signal.SIGINT, signal.SIGQUIT):
     if signal.getsignal(number) == signal.SIG_IGN:
@@ -29,6 +32,7 @@ CACHE = os.environ.get("SBX_TEST_CACHE", "/var/cache/sandboxd-test")
 SOURCE = os.environ.get("SBX_SOURCE", os.path.dirname(os.path.dirname(os.path.dirname(__file__))))
 SBX = os.path.join(BUILD, "client/sbx")
 SANDBOXD = os.path.join(BUILD, "daemon/sandboxd")
+RESOLVER = os.path.join(BUILD, "resolver/sandboxd-resolver")
 SLOW = 240      # seconds: a bound, not a measure
 
 
@@ -76,8 +80,11 @@ class Daemon:
         self.socket = self.run + "/sandboxd.sock"
         self.log_path = self.dir + "/log"
         self.process = None
+        # Taps, routes and filter are made there, never on the machine's own network.
+        self.network = netns.new()
         self.config = {"state_dir": self.state, "runtime_dir": self.run, "accel": "tcg",
-                       "socket_group": "", "log_level": "debug", **config}
+                       "socket_group": "", "log_level": "debug",
+                       "resolver": RESOLVER, **config}
         with open(self.dir + "/config.json", "w") as f:
             json.dump(self.config, f)
         os.mkdir(self.state, 0o711)
@@ -111,7 +118,8 @@ class Daemon:
             with open(self.log_path, "ab") as log:
                 self.process = subprocess.Popen(
                     [SANDBOXD, "--config", self.dir + "/config.json"], stdin=subprocess.DEVNULL,
-                    stdout=log, stderr=log, env=env, start_new_session=True)
+                    stdout=log, stderr=log, env=env, start_new_session=True,
+                    preexec_fn=lambda: netns.enter(self.network))
             if expect_failure:
                 return self.process.wait(60)
             deadline = time.monotonic() + 60
@@ -166,6 +174,7 @@ class Daemon:
         if left:
             left.append("the log's end:\n" + log[-6000:])
         shutil.rmtree(self.dir)
+        os.close(self.network)
         Daemon.live.remove(self)
         return left
 

@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 
+import netns
+
 from conftest import BUILD, SBX, SOURCE, Daemon
 
 
@@ -12,7 +14,8 @@ def quickstart(d, *args, cwd=None):
     env = {k: v for k, v in os.environ.items() if not k.startswith(("SUDO_", "SBX_"))}
     return subprocess.run([SOURCE + "/scripts/quickstart", "--config", d.dir + "/config.json",
                            "--build", BUILD, *args], capture_output=True, text=True, env=env,
-                          stdin=subprocess.DEVNULL, timeout=600, cwd=cwd or d.dir)
+                          stdin=subprocess.DEVNULL, timeout=600, cwd=cwd or d.dir,
+                          preexec_fn=lambda: netns.enter(d.network))
 
 
 def test_twice_and_stop():

@@ -1,0 +1,548 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * egress: the range, the guard, the registry of links, and what keeps the kernel equal to it.
+ */
+#include "daemon/egress_priv.h"
+
+#include "common/io.h"
+#include "common/log.h"
+#include "common/sbuf.h"
+#include "daemon/flows.h"
+#include "daemon/guard.h"
+#include "daemon/netlink.h"
+
+#include <fcntl.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+
+#define SWEEP_MS 2000
+#define CHOICE_SUBNET "subnet"
+
+/* --- start --- */
+
+static int parse_ceiling(struct egress *g, struct err *e)
+{
+    autosbuf struct sbuf text = SBUF(POLICY_TEXT_MAX);
+    const struct strv *lines = &g->config->policy_ceiling;
+
+    if (lines->n == 0)
+        return 0;
+    for (size_t i = 0; i < lines->n; i++)
+        sbuf_fmt(&text, "%s\n", lines->items[i]);
+    if (policy_rules_parse(sbuf_str(&text), text.len, &g->ceiling, &g->n_ceiling, e) < 0)
+        return err_wrap(e, "policy_ceiling");
+    return 0;
+}
+
+static void subnet_text(const struct subnet *net, char buf[32])
+{
+    char address[ADDRESS_TEXT];
+
+    snprintf(buf, 32, "%s/%u", address_format(net->address, address), net->prefix);
+}
+
+/* One that was chosen before stays as long as nothing else has it: running guests know it. */
+static int choose_range(struct egress *g, struct err *e)
+{
+    autofree char *before = NULL;
+    autofree char (*taps)[IFNAMSIZ] = NULL;
+    char with[128], text[32];
+    size_t n = 0;
+
+    if (strcmp(g->config->subnet, "auto") != 0)
+        return subnet_parse(g->config->subnet, LIMIT_SANDBOXES + 2, &g->net, e) < 0
+                   ? err_wrap(e, "subnet") : 0;
+    if (store_choice_get(g->store, CHOICE_SUBNET, &before, e) < 0 || link_list(&taps, &n, e) < 0)
+        return -1;
+    if (before && subnet_parse(before, LIMIT_SANDBOXES + 2, &g->net, e) == 0) {
+        int hit = subnet_collides(&g->net, with, sizeof(with), e);
+        if (hit < 0)
+            return -1;
+        if (hit)
+            log_warn(NULL, "the range %s of sandboxes collides with %s%s", before, with,
+                     n ? ", ignoring as there are links" : "; choosing another one");
+        if (!hit || n)
+            return 0;
+    }
+    *e = ERR_INIT;
+    if (subnet_choose(LIMIT_SANDBOXES + 2, &g->net, e) < 0)
+        return -1;
+    subnet_text(&g->net, text);
+    return store_choice_put(g->store, CHOICE_SUBNET, text, e);
+}
+
+/* Interfaces for which an earlier daemon turned forwarding on cannot be told from others any more,
+ * so they are written down. */
+static int load_opened(struct egress *g, struct err *e)
+{
+    autosbuf struct sbuf path = SBUF(LIMIT_PATH);
+    autofree char *text = NULL;
+    char (*fresh)[IFNAMSIZ] = NULL;
+    char *save = NULL;
+    size_t n = 0, len = 0;
+    autosbuf struct sbuf all = SBUF(64 * KIB);
+
+    sbuf_fmt(&path, "%s/forwarding", g->config->runtime_dir);
+    sbuf_lit(&all, "");
+    if (guard_forward(&fresh, &n, e) < 0)
+        return -1;
+    autofree char (*owned)[IFNAMSIZ] = fresh;
+    for (size_t i = 0; i < n; i++)
+        sbuf_fmt(&all, "%s\n", owned[i]);
+    if (io_read_file_at(AT_FDCWD, sbuf_str(&path), 64 * KIB, &text, &len, e) == 0)
+        sbuf_add(&all, text, len);
+    else
+        *e = ERR_INIT;
+    if (n > 0 && io_write_file_at(AT_FDCWD, sbuf_str(&path), sbuf_str(&all), all.len, 0600, e) < 0)
+        return -1;
+    autofree char *lines = NULL;
+    if (sbuf_take(&all, &lines, e) < 0)
+        return -1;
+    for (char *name = strtok_r(lines, "\n", &save); name; name = strtok_r(NULL, "\n", &save)) {
+        char (*grown)[IFNAMSIZ] = reallocarray(g->opened, g->n_opened + 1, sizeof(*grown));
+        if (!grown)
+            return err_nomem(e);
+        g->opened = grown;
+        snprintf(g->opened[g->n_opened++], IFNAMSIZ, "%s", name);
+    }
+    return 0;
+}
+
+static void on_packets(void *arg, uint32_t events);
+static void on_ruleset(void *arg, uint32_t events);
+static void on_write(void *arg);
+static void on_sweep(void *arg);
+
+static int watch_events(struct egress *g, struct err *e)
+{
+    if (netlink_open(NETLINK_NETFILTER, 1u << (NFNLGRP_NFTABLES - 1), &g->watch, e) < 0 ||
+        packet_log_open(FILTER_LOG_GROUP, &g->log, e) < 0 ||
+        evloop_add_fd(g->loop, mnl_socket_get_fd(g->watch), EPOLLIN, on_ruleset, g,
+                      &g->watch_source, e) < 0 ||
+        evloop_add_fd(g->loop, packet_log_fd(g->log), EPOLLIN, on_packets, g, &g->log_source,
+                      e) < 0)
+        return -1;
+    return resolver_start(g, e);
+}
+
+/* Whatever may fail for what the host's kernel is. */
+static int get_ready(struct egress *g, struct err *e)
+{
+    struct filter_options o;
+
+    if (choose_range(g, e) < 0 || guard_close(&g->net, e) < 0 || load_opened(g, e) < 0)
+        return -1;
+    o = (struct filter_options){ .net = g->net, .connections = g->config->connections,
+                                 .new_per_second = g->config->connections_per_second,
+                                 .uid_lo = g->config->uid_base + 1,
+                                 .uid_hi = g->config->uid_base + LIMIT_SANDBOXES };
+    if (filter_open(&o, &g->filter, e) < 0 || watch_events(g, e) < 0)
+        return -1;
+    /* A kernel that cannot hold it says so now. */
+    return filter_present(g->filter)
+               ? 0
+               : filter_rebuild(g->filter, NULL, 0, (const char (*)[IFNAMSIZ])g->opened,
+                                g->n_opened, e);
+}
+
+static void close_parts(struct egress *g)
+{
+    resolver_stop(g);
+    evloop_remove(take_ptr(g->watch_source));
+    evloop_remove(take_ptr(g->log_source));
+    packet_log_close(take_ptr(g->log));
+    netlink_close(take_ptr(g->watch));
+    if (g->filter)
+        filter_close(take_ptr(g->filter));
+    free(take_ptr(g->opened));
+    g->n_opened = 0;
+}
+
+static void try_ready(struct egress *g)
+{
+    struct err e = ERR_INIT;
+    char text[32];
+
+    if (g->ready)
+        return;
+    if (get_ready(g, &e) == 0) {
+        subnet_text(&g->net, text);
+        log_info(NULL, "sandboxes get addresses of %s", text);
+        g->ready = true;
+        return;
+    }
+    close_parts(g);
+    if (e.code != ERR_NETWORK || !e.hint[0])
+        err_hint(&e, "\"network\": false in daemon.json gives sandboxes without a network");
+    log_err(LOG_CTX(.error = &e), "no sandbox can start: its network cannot be closed");
+    g->broken = e;
+}
+
+int egress_open(const struct config *config, struct store *store, struct egress **ret,
+                struct err *e)
+{
+    struct egress *g = calloc(1, sizeof(*g));
+
+    if (!g)
+        return err_nomem(e);
+    g->config = config;
+    g->store = store;
+    g->mtu = LINK_MTU;
+    g->lines_end = &g->lines;
+    pthread_mutex_init(&g->change, NULL);
+    pthread_mutex_init(&g->lock, NULL);
+    if (parse_ceiling(g, e) < 0 ||
+        (config->network && (evloop_new(&g->loop, e) < 0 ||
+                             evloop_add_timer(g->loop, -1, on_write, g, &g->write_timer, e) < 0 ||
+                             evloop_add_timer(g->loop, SWEEP_MS, on_sweep, g, &g->sweep_timer,
+                                              e) < 0))) {
+        egress_free(g);
+        return -1;
+    }
+    if (config->network) {
+        g->mtu = link_uplink_mtu();
+        try_ready(g);
+    }
+    *ret = g;
+    return 0;
+}
+
+bool egress_enabled(const struct egress *g)
+{
+    return g->config->network;
+}
+
+static void store_counts(struct egress *g);
+
+void egress_free(struct egress *g)
+{
+    if (!g)
+        return;
+    close_parts(g);
+    evloop_remove(take_ptr(g->sweep_timer));
+    for (size_t i = 0; i <= LIMIT_SANDBOXES; i++)
+        if (g->boxes[i])
+            log_done(g, g->boxes[i]);
+    evloop_remove(take_ptr(g->write_timer));
+    if (g->loop)
+        evloop_free(g->loop);
+    store_counts(g);
+    log_write_all(g);
+    for (size_t i = 0; i <= LIMIT_SANDBOXES; i++)
+        box_free(g->boxes[i]);
+    free(g->ceiling);
+    pthread_mutex_destroy(&g->lock);
+    pthread_mutex_destroy(&g->change);
+    free(g);
+}
+
+/* --- what happens --- */
+
+static void packet(void *arg, const struct packet_seen *p)
+{
+    log_packet(arg, p);
+}
+
+static void on_packets(void *arg, uint32_t events)
+{
+    struct egress *g = arg;
+    struct err e = ERR_INIT;
+    static struct log_rate rate;
+
+    pthread_mutex_lock(&g->lock);
+    int r = packet_log_read(g->log, packet, g, &e);
+    pthread_mutex_unlock(&g->lock);
+    if (r == 1 && log_rate_ok(&rate, 1, 60000))
+        log_warn(NULL, "packets came faster than they could be logged, ignoring");
+    else if (r < 0 && log_rate_ok(&rate, 1, 60000))
+        log_warn(LOG_CTX(.error = &e), "the filter's log, ignoring");
+}
+
+static void on_write(void *arg)
+{
+    log_write_all(arg);
+}
+
+/* Counts of rules, box by box, without the lock while SQLite works. */
+static void store_counts(struct egress *g)
+{
+    for (size_t slot = 0; slot <= LIMIT_SANDBOXES; slot++) {
+        struct rule_count *counts = NULL;
+        struct ruleset rules = RULESET_INIT;
+        struct err e = ERR_INIT;
+        char id[LIMIT_ID + 1];
+        size_t n = 0;
+
+        pthread_mutex_lock(&g->lock);
+        struct box *b = g->boxes[slot];
+        for (size_t i = 0; b && i < b->rules.n; i++)
+            n += b->fresh[i] > 0;
+        if (n > 0 && (counts = calloc(n, sizeof(*counts))) &&
+            ruleset_copy(&rules, &b->rules, &e) == 0) {
+            memcpy(id, b->id, sizeof(id));
+            n = 0;
+            for (size_t i = 0; i < b->rules.n; i++) {
+                if (!b->fresh[i])
+                    continue;
+                counts[n++] = (struct rule_count){ rules.rows[i].allow, rules.rows[i].target,
+                                                   b->fresh[i] };
+                b->rules.rows[i].matches += b->fresh[i];
+                b->fresh[i] = 0;
+            }
+        } else {
+            n = 0;
+        }
+        pthread_mutex_unlock(&g->lock);
+        if (n > 0 && store_rules_count(g->store, id, counts, n, &e) < 0)
+            log_warn(LOG_CTX(.sandbox = id, .error = &e), "counts of rules are lost, ignoring");
+        free(counts);
+        ruleset_done(&rules);
+    }
+}
+
+static void on_sweep(void *arg)
+{
+    struct egress *g = arg;
+    int64_t now = now_mono_ms();
+
+    pthread_mutex_lock(&g->lock);
+    for (size_t i = 0; i <= LIMIT_SANDBOXES; i++)
+        if (g->boxes[i])
+            names_expire(g->boxes[i], now);
+    log_sweep(g, now);
+    pthread_mutex_unlock(&g->lock);
+    store_counts(g);
+    evloop_timer_set(g->sweep_timer, SWEEP_MS);
+}
+
+/* --- the whole filter --- */
+
+/* Under lock. */
+static int rebuild(struct egress *g, struct err *e)
+{
+    autofree struct filter_box *boxes = calloc(LIMIT_SANDBOXES + 1, sizeof(*boxes));
+    autofree struct filter_name *names = NULL;
+    size_t n = 0, n_names = 0, used = 0;
+
+    for (size_t i = 0; i <= LIMIT_SANDBOXES; i++)
+        n_names += g->boxes[i] ? g->boxes[i]->n_elements : 0;
+    names = calloc(n_names + 1, sizeof(*names));
+    if (!boxes || !names)
+        return err_nomem(e);
+    for (size_t i = 0; i <= LIMIT_SANDBOXES; i++) {
+        if (!g->boxes[i])
+            continue;
+        boxes[n] = box_filter(g->boxes[i], names + used);
+        used += boxes[n++].n_names;
+    }
+    return filter_rebuild(g->filter, boxes, n, (const char (*)[IFNAMSIZ])g->opened, g->n_opened, e);
+}
+
+struct news { uint32_t own; bool others; };
+
+/* A change of our tables that is not our own doing. */
+static int on_change(const struct nlmsghdr *h, void *arg)
+{
+    struct news *n = arg;
+    const struct nlattr *a;
+
+    if (h->nlmsg_pid == n->own || h->nlmsg_pid == 0 ||
+        h->nlmsg_type >> 8 != NFNL_SUBSYS_NFTABLES || (h->nlmsg_type & 0xff) == NFT_MSG_NEWGEN)
+        return MNL_CB_OK;
+    /* The first attribute is the table's name in all messages but those about generations. */
+    mnl_attr_for_each(a, h, sizeof(struct nfgenmsg)) {
+        if (mnl_attr_get_type(a) == NFTA_TABLE_NAME) {
+            n->others |= mnl_attr_validate(a, MNL_TYPE_NUL_STRING) >= 0 &&
+                         strcmp(mnl_attr_get_str(a), FILTER_TABLE) == 0;
+            break;
+        }
+    }
+    return MNL_CB_OK;
+}
+
+static void on_ruleset(void *arg, uint32_t events)
+{
+    struct egress *g = arg;
+    struct err e = ERR_INIT;
+    static char buf[64 * 1024];         /* event thread only */
+
+    pthread_mutex_lock(&g->lock);
+    struct news n = { .own = filter_port(g->filter) };
+    for (;;) {
+        ssize_t len = recv(mnl_socket_get_fd(g->watch), buf, sizeof(buf), MSG_DONTWAIT);
+        if (len < 0 && errno == ENOBUFS)
+            n.others |= !filter_present(g->filter);
+        else if (len <= 0)
+            break;
+        else
+            mnl_cb_run(buf, (size_t)len, 0, 0, on_change, &n);
+    }
+    int r = n.others ? rebuild(g, &e) : 0;
+    if (r == 0 && n.others)
+        r = guard_close(&g->net, &e);
+    pthread_mutex_unlock(&g->lock);
+    if (r < 0)
+        log_err(LOG_CTX(.error = &e),
+                "somebody changed the filter, and it cannot be repaired; sandboxes stay closed");
+    else if (n.others)
+        log_warn(NULL, "somebody else changed the filter of sandboxes; it is as it was again");
+}
+
+/* --- sandboxes come and go --- */
+
+static int check_ready(struct egress *g, struct err *e)
+{
+    try_ready(g);
+    if (g->ready)
+        return 0;
+    *e = g->broken;
+    return -1;
+}
+
+/* Under lock: link and rules of a box that is not there yet. */
+static int put_up(struct egress *g, struct box *b, uid_t qemu, struct err *e)
+{
+    struct filter_box fb = box_filter(b, NULL);
+    struct err ignored = ERR_INIT;
+
+    if (filter_remove(g->filter, b->id, &b->link, e) < 0 || link_create(&b->link, qemu, e) < 0)
+        return -1;
+    if (filter_add(g->filter, &fb, e) < 0) {
+        link_delete(b->link.name, &ignored);
+        return -1;
+    }
+    if (link_up(&b->link, e) == 0)
+        return 0;
+    link_delete(b->link.name, &ignored);
+    filter_remove(g->filter, b->id, &b->link, &ignored);
+    return -1;
+}
+
+int egress_attach(struct egress *g, const char *id, uint32_t slot, uid_t qemu, struct link *ret,
+                  struct err *e)
+{
+    autoruleset struct ruleset rules = RULESET_INIT;
+    struct box *b = NULL;
+
+    hold_lock(&g->change);
+    if (check_ready(g, e) < 0 || ruleset_load(&rules, g->store, id, e) < 0 ||
+        box_new(g, id, slot, &rules, &b, e) < 0)
+        return -1;
+    pthread_mutex_lock(&g->lock);
+    struct box *old = g->boxes[slot];
+    g->boxes[slot] = NULL;
+    int r = link_delete(b->link.name, e) < 0 ? -1 : put_up(g, b, qemu, e);
+    if (r == 0)
+        g->boxes[slot] = b;
+    pthread_mutex_unlock(&g->lock);
+    box_free(old);
+    if (r < 0) {
+        box_free(b);
+        return err_wrap(e, "cannot make its network");
+    }
+    *ret = b->link;
+    return 0;
+}
+
+int egress_detach(struct egress *g, const char *id, uint32_t slot, struct err *e)
+{
+    struct link l;
+    struct err cut = ERR_INIT;
+    unsigned n;
+
+    if (!egress_enabled(g) || !g->ready)
+        return 0;
+    hold_lock(&g->change);
+    link_describe(&g->net, id, slot, g->mtu, &l);
+    pthread_mutex_lock(&g->lock);
+    struct box *b = g->boxes[slot];
+    int r = link_delete(l.name, e);
+    if (r == 0)
+        r = filter_remove(g->filter, id, &l, e);
+    if (r == 0) {
+        if (b)
+            log_done(g, b);
+        g->boxes[slot] = NULL;
+    }
+    pthread_mutex_unlock(&g->lock);
+    if (r < 0)
+        return err_wrap(e, "cannot take its network away");
+    if (b)
+        store_counts(g);
+    box_free(b);
+    if (flows_cut(l.address, NULL, NULL, &n, &cut) < 0)
+        log_warn(LOG_CTX(.sandbox = id, .error = &cut), "old connections, ignoring");
+    return 0;
+}
+
+int egress_adopt(struct egress *g, const char *id, uint32_t slot, bool *ret_linked,
+                 struct link *ret, struct err *e)
+{
+    autoruleset struct ruleset rules = RULESET_INIT;
+    struct box *b = NULL;
+
+    *ret_linked = false;
+    if (!egress_enabled(g))
+        return 0;
+    hold_lock(&g->change);
+    if (check_ready(g, e) < 0 || ruleset_load(&rules, g->store, id, e) < 0 ||
+        box_new(g, id, slot, &rules, &b, e) < 0)
+        return -1;
+    *ret = b->link;
+    if (!link_exists(b->link.name)) {
+        box_free(b);
+        return 0;
+    }
+    pthread_mutex_lock(&g->lock);
+    names_restore(g, b);
+    g->boxes[slot] = b;
+    pthread_mutex_unlock(&g->lock);
+    *ret_linked = true;
+    return 0;
+}
+
+static bool is_ours(const struct egress *g, const char *name)
+{
+    for (size_t i = 0; i <= LIMIT_SANDBOXES; i++)
+        if (g->boxes[i] && strcmp(g->boxes[i]->link.name, name) == 0)
+            return true;
+    return false;
+}
+
+int egress_settle(struct egress *g, struct err *e)
+{
+    autofree char (*taps)[IFNAMSIZ] = NULL;
+    size_t n = 0;
+
+    if (!g->ready)
+        return 0;
+    hold_lock(&g->change);
+    pthread_mutex_lock(&g->lock);
+    int r = link_list(&taps, &n, e);
+    for (size_t i = 0; r == 0 && i < n; i++) {
+        if (is_ours(g, taps[i]))
+            continue;
+        log_warn(NULL, "a link without a sandbox, %s: removed", taps[i]);
+        r = link_delete(taps[i], e);
+    }
+    if (r == 0)
+        r = rebuild(g, e);
+    pthread_mutex_unlock(&g->lock);
+    return r < 0 ? err_wrap(e, "cannot put the filter of sandboxes in order") : 0;
+}
+
+void egress_describe(struct egress *g, uint32_t slot, struct api_network *ret)
+{
+    char text[ADDRESS_TEXT];
+
+    if (!egress_enabled(g))
+        return;
+    pthread_mutex_lock(&g->lock);
+    if (g->boxes[slot])
+        ret->address = strdup(address_format(g->boxes[slot]->link.address, text));
+    pthread_mutex_unlock(&g->lock);
+}

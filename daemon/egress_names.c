@@ -1,0 +1,510 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * egress_names: which names a sandbox may ask for, and what their answers open.
+ *
+ * Names are kept as the resolver tells them, and what they open is computed from the policy: so a
+ * change of the policy needs no new question, and a name that stops being allowed closes at once.
+ * An address may be reached by several names; each range of its ports stays open as long as one of
+ * them says so.
+ */
+#include "daemon/egress_priv.h"
+
+#include "common/io.h"
+#include "common/log.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define SLACK_MS 1000           /* an element that ends so little earlier is not set anew */
+#define ALERT_EVERY_MS 10000
+
+#define TYPE_A 1                /* RFC 1035, RFC 3596, RFC 9460 */
+#define TYPE_AAAA 28
+#define TYPE_HTTPS 65
+
+bool bucket_take(struct bucket *b, double per_second, double burst)
+{
+    int64_t now = now_mono_ms();
+
+    b->tokens = b->at ? b->tokens + (double)(now - b->at) * per_second / 1000 : burst;
+    if (b->tokens > burst)
+        b->tokens = burst;
+    b->at = now;
+    if (b->tokens < 1)
+        return false;
+    b->tokens -= 1;
+    return true;
+}
+
+/* --- questions --- */
+
+static void alert(struct egress *g, struct box *b, const char *name, const char *reason)
+{
+    int64_t now = now_mono_ms();
+
+    if (b->questions.told && now - b->questions.told < ALERT_EVERY_MS)
+        return;
+    b->questions.told = now;
+    log_warn(LOG_CTX(.sandbox = b->id), "%s; answering fewer of them", reason);
+    struct api_policy_event ev = { .kind = (char *)"alert", .verdict = (char *)"deny",
+                                   .name = (char *)name, .reason = (char *)reason };
+    log_event(g, b, &ev);
+}
+
+static void tell(struct egress *g, struct box *b, const char *name, const struct ruled *r,
+                 bool allowed, uint32_t address)
+{
+    char text[ADDRESS_TEXT];
+    struct api_policy_event ev = {
+        .kind = (char *)"resolve", .verdict = (char *)(allowed ? "allow" : "deny"),
+        .name = (char *)name, .rule = (char *)(r->rule[0] ? r->rule : NULL),
+        .reason = (char *)r->reason,
+    };
+
+    if (address)
+        ev.address = (char *)address_format(address, text);
+    log_event(g, b, &ev);
+}
+
+static uint32_t refusal(const struct egress *g)
+{
+    return strcmp(g->config->resolver_denied, "nxdomain") == 0 ? RESOLVE_NXDOMAIN : RESOLVE_REFUSED;
+}
+
+uint32_t names_ask(struct egress *g, const struct resolve_ask *q)
+{
+    struct box *b = box_at(g, q->guest);
+
+    if (!b)
+        return RESOLVE_NOBODY;
+    double rate = g->config->names_per_second;
+    if (!bucket_take(&b->questions, rate, 4 * rate)) {
+        alert(g, b, q->name, "the sandbox asks for names faster than it may");
+        return RESOLVE_FAIL;
+    }
+    struct policy p = box_policy(g, b);
+    struct policy_question asked = { .name = q->name };
+    struct ruled r = { .ruling = policy_judge_name(&p, q->name) };
+    ruled_explain(g, &b->rules, &asked, &r);
+    if (r.ruling.verdict == POLICY_ALLOW) {
+        if (q->qtype != TYPE_A && q->qtype != TYPE_AAAA && q->qtype != TYPE_HTTPS) {
+            box_count(b, &r);           /* those of addresses are with their answer */
+            tell(g, b, q->name, &r, true, 0);
+        }
+        return RESOLVE_ALLOW;
+    }
+    box_count(b, &r);
+    tell(g, b, q->name, &r, false, 0);
+    return refusal(g);
+}
+
+/* --- elements --- */
+
+
+/* What of one address is open by all its names: ranges that do not overlap, each for the longest
+ * time of those that open it. */
+struct opening {
+    struct policy_span *spans;  /* owned */
+    int64_t *until;             /* of each span; owned */
+    const char **name;          /* borrowed; owned array */
+    size_t n;
+};
+
+static void opening_done(struct opening *o)
+{
+    free(o->spans);
+    free(o->until);
+    free(o->name);
+}
+
+static int opening_add(struct opening *o, const struct policy *p, const struct admitted *a,
+                       struct err *e)
+{
+    size_t before = o->n;
+
+    if (policy_compile_name(p, a->name, a->address, &o->spans, &o->n, e) < 0)
+        return -1;
+    if (o->n == before)
+        return 0;
+    int64_t *until = reallocarray(o->until, o->n, sizeof(*until));
+    if (until)
+        o->until = until;
+    const char **name = reallocarray(o->name, o->n, sizeof(*name));
+    if (name)
+        o->name = name;
+    if (!until || !name) {
+        o->n = before;
+        return err_nomem(e);
+    }
+    for (size_t i = before; i < o->n; i++) {
+        until[i] = a->until;
+        name[i] = a->name;
+    }
+    return 0;
+}
+
+static int add_element(struct box *b, const struct element *x, const char *name, struct err *e)
+{
+    struct element *last = b->n_elements ? &b->elements[b->n_elements - 1] : NULL;
+
+    if (last && last->address == x->address && last->proto == x->proto &&
+        last->until == x->until && (uint32_t)last->port_hi + 1 == x->port_lo) {
+        last->port_hi = x->port_hi;
+        return 0;
+    }
+    struct element *grown = reallocarray(b->elements, b->n_elements + 1, sizeof(*grown));
+    if (!grown)
+        return err_nomem(e);
+    b->elements = grown;
+    grown[b->n_elements] = *x;
+    grown[b->n_elements].name = strdup(name);
+    if (!grown[b->n_elements].name)
+        return err_nomem(e);
+    b->n_elements++;
+    return 0;
+}
+
+static int by_u32(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+/* Ports between two edges are open as long as the longest span that has them. */
+static int flatten(struct box *b, const struct opening *o, uint32_t address, uint8_t proto,
+                   struct err *e)
+{
+    autofree uint32_t *edges = calloc(2 * o->n + 1, sizeof(*edges));
+    size_t n = 0;
+
+    if (!edges)
+        return err_nomem(e);
+    for (size_t i = 0; i < o->n; i++) {
+        if (o->spans[i].proto != proto)
+            continue;
+        edges[n++] = o->spans[i].port_lo;
+        edges[n++] = (uint32_t)o->spans[i].port_hi + 1;
+    }
+    if (n == 0)
+        return 0;
+    qsort(edges, n, sizeof(*edges), by_u32);
+    for (size_t k = 0; k + 1 < n; k++) {
+        struct element x = { .address = address, .proto = proto,
+                             .port_lo = (uint16_t)edges[k],
+                             .port_hi = (uint16_t)(edges[k + 1] - 1) };
+        const char *name = NULL;
+        if (edges[k] == edges[k + 1])
+            continue;
+        for (size_t i = 0; i < o->n; i++) {
+            const struct policy_span *s = &o->spans[i];
+            if (s->proto == proto && s->port_lo <= edges[k] && s->port_hi >= edges[k] &&
+                o->until[i] > x.until) {
+                x.until = o->until[i];
+                name = o->name[i];
+            }
+        }
+        if (name && add_element(b, &x, name, e) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int open_address(struct egress *g, struct box *b, uint32_t address, struct err *e)
+{
+    struct policy p = box_policy(g, b);
+    __attribute__((cleanup(opening_done))) struct opening o = { 0 };
+    int64_t now = now_mono_ms();
+
+    for (size_t i = 0; i < b->n_admitted; i++)
+        if (b->admitted[i].address == address && b->admitted[i].until > now &&
+            opening_add(&o, &p, &b->admitted[i], e) < 0)
+            return -1;
+    return flatten(b, &o, address, POLICY_TCP, e) < 0 ? -1
+                                                      : flatten(b, &o, address, POLICY_UDP, e);
+}
+
+static bool is_first_of_its_address(const struct box *b, size_t i)
+{
+    for (size_t k = 0; k < i; k++)
+        if (b->admitted[k].address == b->admitted[i].address)
+            return false;
+    return true;
+}
+
+/* Moves the elements of an address (or all) out of the box. */
+static int take_elements(struct box *b, const uint32_t *one, struct element **ret, size_t *ret_n,
+                         struct err *e)
+{
+    struct element *taken = calloc(b->n_elements + 1, sizeof(*taken));
+    size_t kept = 0, n = 0;
+
+    if (!taken)
+        return err_nomem(e);
+    for (size_t i = 0; i < b->n_elements; i++) {
+        if (!one || b->elements[i].address == *one)
+            taken[n++] = b->elements[i];
+        else
+            b->elements[kept++] = b->elements[i];
+    }
+    b->n_elements = kept;
+    *ret = taken;
+    *ret_n = n;
+    return 0;
+}
+
+static size_t to_names(const struct element *x, size_t n, struct filter_name *ret)
+{
+    int64_t now = now_mono_ms();
+    size_t k = 0;
+
+    for (size_t i = 0; i < n; i++)
+        if (x[i].until > now)
+            ret[k++] = (struct filter_name){
+                .address = x[i].address, .port_lo = x[i].port_lo, .port_hi = x[i].port_hi,
+                .proto = x[i].proto, .timeout_ms = (uint64_t)(x[i].until - now), .name = x[i].name,
+            };
+    return k;
+}
+
+/* Puts what was taken back in place of what came instead. */
+static void put_back(struct box *b, size_t from, struct element *taken, size_t n)
+{
+    while (b->n_elements > from)
+        free(b->elements[--b->n_elements].name);
+    struct element *grown = n ? reallocarray(b->elements, from + n, sizeof(*grown)) : NULL;
+    for (size_t i = 0; i < n; i++) {
+        if (grown)
+            grown[b->n_elements++] = taken[i];
+        else
+            free(taken[i].name);
+    }
+    if (grown)
+        b->elements = grown;
+}
+
+static int change_kernel(struct egress *g, struct box *b, const struct element *old, size_t n_old,
+                         size_t from, struct err *e)
+{
+    size_t n_new = b->n_elements - from;
+    autofree struct filter_name *del = calloc(n_old + 1, sizeof(*del));
+    autofree struct filter_name *add = calloc(n_new + 1, sizeof(*add));
+
+    if (!del || !add)
+        return err_nomem(e);
+    size_t d = to_names(old, n_old, del), a = to_names(b->elements + from, n_new, add);
+    return d + a ? filter_names(g->filter, b->id, del, d, add, a, e) : 0;
+}
+
+int names_settle(struct egress *g, struct box *b, const uint32_t *one, bool apply, struct err *e)
+{
+    autofree struct element *old = NULL;
+    size_t n_old = 0;
+    int r = 0;
+
+    if (take_elements(b, one, &old, &n_old, e) < 0)
+        return -1;
+    size_t from = b->n_elements;
+    if (one)
+        r = open_address(g, b, *one, e);
+    for (size_t i = 0; !one && r == 0 && i < b->n_admitted; i++)
+        if (is_first_of_its_address(b, i))
+            r = open_address(g, b, b->admitted[i].address, e);
+    if (r == 0 && apply)
+        r = change_kernel(g, b, old, n_old, from, e);
+    if (r < 0) {
+        put_back(b, from, old, n_old);
+        return -1;
+    }
+    for (size_t i = 0; i < n_old; i++)
+        free(old[i].name);
+    return 0;
+}
+
+/* --- answers --- */
+
+static struct admitted *find_admitted(struct box *b, const char *name, uint32_t address)
+{
+    for (size_t i = 0; i < b->n_admitted; i++)
+        if (b->admitted[i].address == address && strcmp(b->admitted[i].name, name) == 0)
+            return &b->admitted[i];
+    return NULL;
+}
+
+/* 1: the kernel has to be told; 0: it has it long enough already. */
+static int remember(struct box *b, const char *name, uint32_t address, int64_t until, struct err *e)
+{
+    struct admitted *a = find_admitted(b, name, address);
+
+    if (a) {
+        bool longer = until > a->until + SLACK_MS;
+        if (longer)
+            a->until = until;
+        return longer;
+    }
+    if (b->n_admitted == BOX_NAMES)
+        return err_set(e, ERR_QUOTA, "the sandbox holds %d addresses by names", BOX_NAMES);
+    struct admitted *grown = reallocarray(b->admitted, b->n_admitted + 1, sizeof(*grown));
+    if (!grown)
+        return err_nomem(e);
+    b->admitted = grown;
+    grown[b->n_admitted] = (struct admitted){ strdup(name), address, until };
+    if (!grown[b->n_admitted].name)
+        return err_nomem(e);
+    b->n_admitted++;
+    return 1;
+}
+
+static void forget(struct box *b, const char *name, uint32_t address)
+{
+    struct admitted *a = find_admitted(b, name, address);
+
+    if (!a)
+        return;
+    free(a->name);
+    *a = b->admitted[--b->n_admitted];
+}
+
+/* True: it may be told to the guest, and is open by then. */
+static bool admit(struct egress *g, struct box *b, const char *name, uint32_t address,
+                  int64_t until)
+{
+    struct policy p = box_policy(g, b);
+    autofree struct policy_span *spans = NULL;
+    struct err e = ERR_INIT;
+    size_t n = 0;
+
+    if (link_is_host(address) || policy_compile_name(&p, name, address, &spans, &n, &e) < 0 ||
+        n == 0) {
+        struct policy_question q = { .name = name, .address = address, .has_address = true,
+                                     .host = link_is_host(address) };
+        struct ruled r = { .ruling = { POLICY_DENY, POLICY_BY_PLACE, false } };
+        ruled_explain(g, &b->rules, &q, &r);
+        snprintf(r.reason, sizeof(r.reason), "the name leads to an address that no name may: %s",
+                 q.host                         ? "one of the host's"
+                 : policy_special(address, NULL) ? policy_special(address, NULL)
+                                                 : "denied by a rule");
+        tell(g, b, name, &r, false, address);
+        return false;
+    }
+    int changed = remember(b, name, address, until, &e);
+    if (changed == 0)
+        return true;
+    if (changed > 0 && names_settle(g, b, &address, true, &e) == 0)
+        return true;
+    log_warn(LOG_CTX(.sandbox = b->id, .error = &e), "cannot open an address, its name fails");
+    forget(b, name, address);
+    return false;
+}
+
+/* An alias that a rule denies by name refuses all; one that no rule is about is a mere detail of
+ * how the name is served. */
+static bool alias_denied(struct egress *g, struct box *b, const struct resolve_admit *a,
+                         struct ruled *ret, const char **ret_alias)
+{
+    struct policy p = box_policy(g, b);
+
+    for (uint32_t i = 0; i < a->n_aliases; i++) {
+        struct policy_question q = { .name = a->aliases[i] };
+        *ret = (struct ruled){ .ruling = policy_judge_name(&p, a->aliases[i]) };
+        if (ret->ruling.verdict == POLICY_DENY && ret->ruling.rule >= 0 &&
+            !ret->ruling.by_ceiling) {
+            ruled_explain(g, &b->rules, &q, ret);
+            *ret_alias = a->aliases[i];
+            return true;
+        }
+    }
+    return false;
+}
+
+void names_admit(struct egress *g, const struct resolve_admit *a, struct resolve_admitted *ret)
+{
+    struct box *b = box_at(g, a->guest);
+    const char *alias = NULL;
+    struct ruled r;
+
+    ret->type = RESOLVE_ADMITTED;
+    ret->id = a->id;
+    ret->verdict = b ? RESOLVE_ALLOW : RESOLVE_NOBODY;
+    ret->n_addresses = 0;
+    if (!b)
+        return;
+    struct policy p = box_policy(g, b);
+    struct policy_question q = { .name = a->name };
+    r = (struct ruled){ .ruling = policy_judge_name(&p, a->name) };
+    if (r.ruling.verdict == POLICY_DENY) {          /* changed while it was asked for */
+        ruled_explain(g, &b->rules, &q, &r);
+        tell(g, b, a->name, &r, false, 0);
+        ret->verdict = refusal(g);
+        return;
+    }
+    ruled_explain(g, &b->rules, &q, &r);
+    struct ruled allowed = r;
+    if (alias_denied(g, b, a, &r, &alias)) {
+        box_count(b, &r);
+        snprintf(r.reason, sizeof(r.reason), "its alias %.120s is denied", alias);
+        tell(g, b, a->name, &r, false, 0);
+        ret->verdict = refusal(g);
+        return;
+    }
+    int64_t until = now_mono_ms() + ((int64_t)a->ttl + g->config->resolver_grace_s) * 1000;
+    for (uint32_t i = 0; i < a->n_addresses; i++)
+        if (admit(g, b, a->name, a->addresses[i], until))
+            ret->addresses[ret->n_addresses++] = a->addresses[i];
+    if (ret->n_addresses == 0 && a->n_addresses > 0)
+        return;
+    box_count(b, &allowed);
+    tell(g, b, a->name, &allowed, true, ret->n_addresses ? ret->addresses[0] : 0);
+}
+
+/* --- time --- */
+
+void names_expire(struct box *b, int64_t now)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < b->n_elements; i++) {
+        if (b->elements[i].until > now)
+            b->elements[kept++] = b->elements[i];
+        else
+            free(b->elements[i].name);
+    }
+    b->n_elements = kept;
+    kept = 0;
+    for (size_t i = 0; i < b->n_admitted; i++) {
+        if (b->admitted[i].until > now)
+            b->admitted[kept++] = b->admitted[i];
+        else
+            free(b->admitted[i].name);
+    }
+    b->n_admitted = kept;
+}
+
+/* --- after a restart --- */
+
+struct restoring {
+    struct box *b;
+    int64_t now;
+};
+
+static void on_element(void *arg, const struct filter_elem *x)
+{
+    struct restoring *r = arg;
+    struct err e = ERR_INIT;
+
+    if (x->name[0] && x->expires_ms > 0 &&
+        remember(r->b, x->name, x->lo, r->now + (int64_t)x->expires_ms, &e) < 0)
+        log_warn(LOG_CTX(.sandbox = r->b->id, .error = &e), "cannot keep an open name, ignoring");
+}
+
+/* Only the name that keeps an element open longest is with it; others have to be asked for
+ * again. */
+void names_restore(struct egress *g, struct box *b)
+{
+    struct restoring r = { b, now_mono_ms() };
+    struct err e = ERR_INIT;
+
+    if (filter_read(g->filter, b->id, 'n', on_element, &r, &e) < 0 ||
+        names_settle(g, b, NULL, false, &e) < 0)
+        log_warn(LOG_CTX(.sandbox = b->id, .error = &e), "open names are lost, ignoring");
+}

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT */
+#include "daemon/flows.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <libnetfilter_conntrack/libnetfilter_conntrack.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+struct cut {
+    uint32_t source;
+    flow_fn keep;
+    void *arg;
+    struct nfct_handle *h;      /* owned: deletes, while the other lists */
+    unsigned n;
+    int failed;                 /* errno of the first that could not be ended */
+};
+
+static int on_flow(enum nf_conntrack_msg_type type, struct nf_conntrack *ct, void *data)
+{
+    struct cut *c = data;
+    struct flow f = {
+        .source = ntohl(nfct_get_attr_u32(ct, ATTR_ORIG_IPV4_SRC)),
+        .destination = ntohl(nfct_get_attr_u32(ct, ATTR_ORIG_IPV4_DST)),
+        .proto = nfct_get_attr_u8(ct, ATTR_ORIG_L4PROTO),
+    };
+
+    if (f.source != c->source)
+        return NFCT_CB_CONTINUE;
+    if (nfct_attr_is_set(ct, ATTR_ORIG_PORT_DST))
+        f.port = ntohs(nfct_get_attr_u16(ct, ATTR_ORIG_PORT_DST));
+    if (c->keep && c->keep(c->arg, &f))
+        return NFCT_CB_CONTINUE;
+    /* ENOENT: it has ended by itself meanwhile. */
+    if (nfct_query(c->h, NFCT_Q_DESTROY, ct) == 0)
+        c->n++;
+    else if (errno != ENOENT && !c->failed)
+        c->failed = errno;
+    return NFCT_CB_CONTINUE;
+}
+
+static struct nfct_handle *open_table(struct err *e)
+{
+    struct nfct_handle *h = nfct_open(CONNTRACK, 0);
+
+    if (!h) {
+        err_sys(e, ERR_NETWORK, errno, "cannot see connections");
+        err_hint(e, "the kernel needs CONFIG_NF_CT_NETLINK (nf_conntrack_netlink)");
+    }
+    return h;
+}
+
+int flows_cut(uint32_t source, flow_fn keep, void *arg, unsigned *ret_n, struct err *e)
+{
+    struct cut c = { .source = source, .keep = keep, .arg = arg };
+    uint32_t family = AF_INET;
+
+    *ret_n = 0;
+    struct nfct_handle *list = open_table(e);
+    if (!list)
+        return -1;
+    c.h = open_table(e);
+    if (!c.h) {
+        nfct_close(list);
+        return -1;
+    }
+    nfct_callback_register(list, NFCT_T_ALL, on_flow, &c);
+    int r = nfct_query(list, NFCT_Q_DUMP, &family);
+    int sys = r < 0 ? errno : c.failed;
+    nfct_close(c.h);
+    nfct_close(list);
+    *ret_n = c.n;
+    return sys ? err_sys(e, ERR_NETWORK, sys, "cannot end connections") : 0;
+}
