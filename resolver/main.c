@@ -20,7 +20,7 @@
 #define DENIED_TTL_MAX 3600
 
 static const char help[] =
-    "Usage: sandboxd-resolver --channel FD --udp FD --tcp FD --upstream ADDRESS[:PORT]...\n"
+    "Usage: sandboxd-resolver --channel FD --udp FD --tcp FD [--upstream ADDRESS[:PORT]]...\n"
     "                         [OPTIONS]\n"
     "\n"
     "Answers the DNS questions of sandboxes as far as sandboxd allows it. Started by\n"
@@ -30,7 +30,7 @@ static const char help[] =
     "  --udp FD           bound socket\n"
     "  --tcp FD           listening socket\n"
     "  --upstream ADDRESS[:PORT]\n"
-    "                     server to ask, up to four; [ADDRESS]:PORT for IPv6\n"
+    "                     server to ask, up to eight; [ADDRESS]:PORT for IPv6\n"
     "  --nxdomain-ttl N   seconds that what was denied may be remembered (default 5)\n"
     "  --uid N --gid N    whom to become, if started as root\n"
     "  --log-level LEVEL  err, warning, notice, info or debug\n"
@@ -146,8 +146,6 @@ static int parse_args(int argc, char **argv, struct args *ret)
         return usage("too many arguments");
     if (ret->server.channel < 0 || ret->server.udp < 0 || ret->server.tcp < 0)
         return usage("--channel, --udp and --tcp are needed");
-    if (ret->server.n_upstreams == 0)
-        return usage("--upstream is needed");
     return -1;
 }
 

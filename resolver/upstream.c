@@ -218,8 +218,8 @@ int upstreams_init(struct upstreams *u, struct loop *l, const struct upstream_ad
     uint64_t seed;
 
     *u = (struct upstreams){ .loop = l };
-    if (n == 0 || n > UPSTREAMS_MAX)
-        return err_set(e, ERR_USAGE, "there must be 1 to %d upstreams", UPSTREAMS_MAX);
+    if (n > UPSTREAMS_MAX)
+        return err_set(e, ERR_USAGE, "%d upstreams at most", UPSTREAMS_MAX);
     if (getrandom(&seed, sizeof(seed), 0) != sizeof(seed))
         return err_set(e, ERR_INTERNAL, "no random numbers");
     cache_init(&u->cache, seed);

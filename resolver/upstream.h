@@ -16,7 +16,7 @@
 #include "resolver/cache.h"
 #include "resolver/upstream_io.h"
 
-#define UPSTREAMS_MAX 4
+#define UPSTREAMS_MAX 8
 #define UPSTREAM_LOOKUPS 512        /* at one time */
 #define UPSTREAM_TRY_MS 1500
 #define UPSTREAM_TRIES 2
@@ -54,6 +54,7 @@ struct upstreams {
     uint64_t hashes[UPSTREAM_LOOKUPS];  /* of name and type; 0: not in use */
 };
 
+/* n up to UPSTREAMS_MAX; without any, every lookup fails. */
 int upstreams_init(struct upstreams *u, struct loop *l, const struct upstream_address *servers,
                    size_t n, struct err *e);
 void upstreams_done(struct upstreams *u);

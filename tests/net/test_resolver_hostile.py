@@ -236,6 +236,32 @@ def test_descriptors_that_were_left_open(world):
 
 
 @pytest.mark.parametrize("world", [{"start": False}], indirect=True)
+def test_started_as_its_own_user(world):
+    """As sandboxd does it: no arguments about whom to become, no capabilities to drop others with."""
+    pass_fds = (world.theirs.fileno(), world.udp.fileno(), world.tcp.fileno())
+    world.process = subprocess.Popen(world.arguments(), pass_fds=pass_fds, stderr=subprocess.PIPE,
+                                     user=NOBODY, group=NOBODY, extra_groups=[])
+    for s in (world.theirs, world.udp, world.tcp):
+        s.close()
+    well(world)
+    for key in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+        assert int(world.status(key), 16) == 0, key
+    assert world.status("NoNewPrivs") == "1" and (world.status("Seccomp") == "2" or SANITIZED)
+
+
+@pytest.mark.parametrize("world", [{"upstreams": ()}], indirect=True)
+def test_without_upstreams(world):
+    assert rcode(world.ask("example.com")) == "SERVFAIL"
+    assert rcode(world.ask("example.com", "AAAA")) == "NOERROR"
+
+
+@pytest.mark.parametrize("world", [{"upstreams": ["127.0.1.%d" % i for i in range(2, 9)] + ["127.0.1.1"]}],
+                         indirect=True)
+def test_eight_upstreams(world):
+    well(world)
+
+
+@pytest.mark.parametrize("world", [{"start": False}], indirect=True)
 @pytest.mark.parametrize("who", [(), ("--uid", str(NOBODY)), ("--uid", "0", "--gid", "0")])
 def test_not_as_root(world, who):
     world.start(who)
@@ -254,6 +280,7 @@ def test_arguments(namespace):
     for a in ([], ["--channel", "3"], ["--channel", "x"], ["--nonsense"], ["word"],
               ["--channel", "0", "--udp", "1", "--tcp", "2", "--upstream", "127.0.0.1"],
               ["--channel", "3", "--udp", "4", "--tcp", "5", "--upstream", "127.0.0.1"],
+              9 * ["--upstream", "127.0.0.1"],
               ["--upstream", "example.com"], ["--upstream", "127.0.0.1:0"], ["--upstream", "::1"],
               ["--upstream", "127.0.0.1:53x"], ["--upstream", "[::1"], ["--nxdomain-ttl", "0"],
               ["--log-level", "loud"]):
