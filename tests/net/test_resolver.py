@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import socket
 import struct
 import subprocess
@@ -476,3 +477,29 @@ def test_bench_helper(world):
     world.daemon.verdicts["example.com"] = NO_SANDBOX
     r = bench("-n", "3", "-s", "3", "--timeout", "0.3")
     assert r["lost"] == 3 and r["answered"] == 0
+
+
+@pytest.mark.skipif(not shutil.which("dnsmasq"), reason="no dnsmasq")
+@pytest.mark.parametrize("world", [{"upstreams": ("127.0.1.3",)}], indirect=True)
+def test_with_dnsmasq(world):
+    """A server that others have written."""
+    p = subprocess.Popen(["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts",
+                          "--listen-address=127.0.1.3", "--bind-interfaces", "--user=root", "--pid-file=",
+                          "--host-record=host.example.com,192.0.2.9", "--cname=www.example.com,host.example.com",
+                          "--txt-record=host.example.com,some text", "--mx-host=host.example.com,mx.example.com,5",
+                          "--srv-host=_x._tcp.example.com,host.example.com,80,1,2", "--local=/example.com/",
+                          "--local-ttl=100"], stderr=subprocess.DEVNULL)
+    try:
+        with socket.socket() as s:
+            wait_for(lambda: s.connect_ex(("127.0.1.3", 53)) == 0, what="dnsmasq")
+        assert addresses(world.ask("host.example.com")) == ["192.0.2.9"]
+        m = world.ask("WWW.example.com")
+        assert addresses(m) == ["192.0.2.9"] and m.rr[0].rtype == QTYPE.CNAME and m.rr[0].ttl == 100
+        assert world.daemon.admissions[-1].aliases == ["host.example.com"]
+        assert str(world.ask("host.example.com", "TXT").rr[0].rdata) == '"some text"'
+        assert str(world.ask("host.example.com", "MX").rr[0].rdata) == "5 mx.example.com."
+        assert str(world.ask("_x._tcp.example.com", "SRV").rr[0].rdata) == "1 2 80 host.example.com."
+        assert rcode(world.ask("none.example.com")) == "NXDOMAIN"
+    finally:
+        p.terminate()
+        p.wait(5)
