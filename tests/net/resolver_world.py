@@ -86,6 +86,7 @@ class Daemon:
     def __init__(self, channel):
         self.channel = channel
         self.asked, self.admissions, self.replies = [], [], []
+        self.ids = {}               # name -> id of the last ASK for it
         self.verdicts = {}          # name -> verdict, None: no reply
         self.admit = lambda m: (ALLOW, m.addresses)     # None: no reply
         self.admit_delay = 0
@@ -111,6 +112,7 @@ class Daemon:
     def on_ask(self, data):
         _, ident, guest, qtype, tcp, name = struct.unpack(ASK_FORM, data)
         self.asked.append(Asked(quad(guest), text(name), QTYPE[qtype], bool(tcp), time.monotonic()))
+        self.ids[text(name)] = ident
         verdict = self.verdicts.get(text(name), ALLOW)
         if verdict is not None:
             self.send(struct.pack(SAY_FORM, SAY, ident, verdict))

@@ -327,11 +327,40 @@ def test_next_where_one_fails(world):
     assert addresses(world.ask("example.com")) == ["192.0.2.2"]
 
 
+@pytest.mark.parametrize("world", [{"upstreams": (UPSTREAM, SECOND)}], indirect=True)
+@pytest.mark.parametrize("alias", [False, True])
+def test_nothing_is_kept_of_one_that_fails(world, alias):
+    """An address, or an alias and an address, and then a record that ends before its time."""
+    def half(s, q, tcp):
+        m = q.reply()
+        if alias:
+            m.add_answer(RR(q.q.qname, QTYPE.CNAME, rdata=CNAME("x.example.net"), ttl=60))
+        owner = "x.example.net" if alias else q.q.qname
+        m.add_answer(*[RR(owner, QTYPE.A, rdata=A("192.0.2.%d" % i), ttl=1) for i in (66, 67)])
+        m.ar = []
+        return bytes(m.pack()[:-2])
+    world.upstream.zone["example.com"] = half
+    world.serve(SECOND).a("example.com", "192.0.2.2", ttl=50)
+    m = world.ask("example.com")
+    assert addresses(m) == ["192.0.2.2"] and len(m.rr) == 1 and m.rr[0].ttl == 50
+    assert world.daemon.admissions[0].aliases == []
+
+
 def test_all_silent(world):
     world.upstream.silent = True
     start = time.monotonic()
     assert rcode(world.ask("example.com")) == "SERVFAIL"
     assert 2.9 < time.monotonic() - start < 4 and len(world.upstream.queries) == 2
+
+
+@pytest.mark.parametrize("world", [{"upstreams": ["127.0.1.%d" % i for i in range(1, 6)]}], indirect=True)
+def test_an_end_to_all_tries(world):
+    """Five silent servers would take 15 s."""
+    for s in [world.upstream] + [world.serve("127.0.1.%d" % i) for i in range(2, 6)]:
+        s.silent = True
+    start = time.monotonic()
+    assert rcode(world.ask("example.com", timeout=20)) == "SERVFAIL"
+    assert 9.9 < time.monotonic() - start < 11
 
 
 def test_upstream_without_edns(world):
@@ -450,7 +479,25 @@ def test_messages_of_the_daemon_that_come_late(world):
     assert addresses(world.ask("example.com")) == ["192.0.2.1"]
 
 
-def test_two_worlds_do_not_mix_guests(world):
+def test_reply_of_the_daemon_to_one_before(world):
+    """The place in the table is used again, for another question; the reply is not."""
+    world.daemon.verdicts = {"first.example.com": None, "later.example.com": None}
+    world.upstream.a("later.example.com", "192.0.2.1")
+    assert rcode(world.ask("first.example.com")) == "SERVFAIL"
+    late = world.daemon.ids["first.example.com"]
+    for i in range(511):
+        assert rcode(world.ask("n%d.example.com" % i, "AAAA")) == "NOERROR"
+    with Guest() as g:
+        g.send("later.example.com")
+        wait_for(lambda: "later.example.com" in world.daemon.ids)
+        assert world.daemon.ids["later.example.com"] % 512 == late % 512
+        world.daemon.send(struct.pack("=III", SAY, late, ALLOW))
+        assert not g.ready(0.5) and not world.upstream.queries
+        world.daemon.send(struct.pack("=III", SAY, world.daemon.ids["later.example.com"], ALLOW))
+        assert addresses(g.read()) == ["192.0.2.1"]
+
+
+def test_two_guests_are_told_apart(world):
     world.upstream.a("example.com", "192.0.2.1")
     world.ask("example.com")
     world.ask("example.com", guest=OTHER, tcp=True)
