@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """What a newcomer does, word by word, and what is left afterwards: nothing."""
 import os
+import subprocess
 
+import netns
 import pytest
 from conftest import running
 
@@ -61,8 +63,26 @@ def test_without_workspace_none_is_shared(daemon):
     daemon.ok("rm", "bare")
 
 
-def test_no_network_interface_but_loopback(box):
-    assert box.sh("ls /sys/class/net").split() == ["lo"]
+def test_one_network_interface_which_leads_to_the_gateway(daemon, box):
+    assert box.sh("ls /sys/class/net").split() == ["eth0", "lo"]
+    address = daemon.get("/v1/sandboxes/box")["network"]["address"]
+    assert address in box.sh("cat /proc/net/fib_trie")
+    routes = [line.split()[1:3] for line in box.sh("cat /proc/net/route").splitlines()[1:]]
+    gateway = "0100D10A"            # 10.209.0.1
+    assert sorted(routes) == [["00000000", gateway], [gateway, "00000000"]]
+    assert box.sh("cat /sys/class/net/eth0/carrier") == "1\n"
+
+
+def test_without_networks_there_is_no_interface():
+    with running(network=False) as d:
+        d.ok("create", "--name", "box")
+        assert d.get("/v1/sandboxes/box")["network"] is None
+        assert d.ok("exec", "box", "ls", "/sys/class/net").split() == ["lo"]
+        d.ok("rm", "-f", "box")
+        d.stop()
+        tables = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True,
+                                preexec_fn=lambda: netns.enter(d.network)).stdout
+        assert tables == ""
 
 
 def test_environment_labels_resources(daemon):
