@@ -15,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SLACK_MS 1000           /* an element that ends so little earlier is not set anew */
 #define ALERT_EVERY_MS 10000
 
 #define TYPE_A 1                /* RFC 1035, RFC 3596, RFC 9460 */
@@ -296,6 +295,30 @@ static int change_kernel(struct egress *g, struct box *b, const struct element *
     return d + a ? filter_names(g->filter, b->id, del, d, add, a, e) : 0;
 }
 
+/* How much earlier than it should an element may end before the kernel is told anew: a part of the
+ * grace, so that what the answer's own time promises is kept, and names that are asked for again
+ * and again, or lead to one address all, cost no change of the filter each. */
+static int64_t slack(const struct egress *g)
+{
+    return g->config->resolver_grace_s * 100;
+}
+
+/* Whether what is there opens the same ports for long enough. */
+static bool is_enough(const struct egress *g, const struct box *b, const struct element *old,
+                      size_t n_old, size_t from)
+{
+    if (n_old != b->n_elements - from)
+        return false;
+    for (size_t i = 0; i < n_old; i++) {
+        const struct element *x = &b->elements[from + i];
+        if (old[i].address != x->address || old[i].proto != x->proto ||
+            old[i].port_lo != x->port_lo || old[i].port_hi != x->port_hi ||
+            old[i].until + slack(g) < x->until || old[i].until <= now_mono_ms())
+            return false;
+    }
+    return true;
+}
+
 int names_settle(struct egress *g, struct box *b, const uint32_t *one, bool apply, struct err *e)
 {
     autofree struct element *old = NULL;
@@ -310,6 +333,10 @@ int names_settle(struct egress *g, struct box *b, const uint32_t *one, bool appl
     for (size_t i = 0; !one && r == 0 && i < b->n_admitted; i++)
         if (is_first_of_its_address(b, i))
             r = open_address(g, b, b->admitted[i].address, e);
+    if (r == 0 && apply && is_enough(g, b, old, n_old, from)) {
+        put_back(b, from, old, n_old);
+        return 0;
+    }
     if (r == 0 && apply)
         r = change_kernel(g, b, old, n_old, from, e);
     if (r < 0) {
@@ -331,13 +358,14 @@ static struct admitted *find_admitted(struct box *b, const char *name, uint32_t 
     return NULL;
 }
 
-/* 1: the kernel has to be told; 0: it has it long enough already. */
-static int remember(struct box *b, const char *name, uint32_t address, int64_t until, struct err *e)
+/* 1: something is new; 0: it is there already, and for long enough. */
+static int remember(struct egress *g, struct box *b, const char *name, uint32_t address,
+                    int64_t until, struct err *e)
 {
     struct admitted *a = find_admitted(b, name, address);
 
     if (a) {
-        bool longer = until > a->until + SLACK_MS;
+        bool longer = until > a->until + slack(g);
         if (longer)
             a->until = until;
         return longer;
@@ -365,6 +393,25 @@ static void forget(struct box *b, const char *name, uint32_t address)
     *a = b->admitted[--b->n_admitted];
 }
 
+/* Whether other names keep all of these ports open for as long: thousands of names of one address
+ * then cost no more than the first. */
+static bool is_open(const struct egress *g, const struct box *b, uint32_t address,
+                    const struct policy_span *spans, size_t n, int64_t until)
+{
+    for (size_t i = 0; i < n; i++) {
+        bool found = false;
+        for (size_t k = 0; k < b->n_elements && !found; k++) {
+            const struct element *x = &b->elements[k];
+            found = x->address == address && x->proto == spans[i].proto &&
+                    x->port_lo <= spans[i].port_lo && x->port_hi >= spans[i].port_hi &&
+                    x->until > now_mono_ms() && x->until + slack(g) >= until;
+        }
+        if (!found)
+            return false;
+    }
+    return true;
+}
+
 /* True: it may be told to the guest, and is open by then. */
 static bool admit(struct egress *g, struct box *b, const char *name, uint32_t address,
                   int64_t until)
@@ -387,8 +434,8 @@ static bool admit(struct egress *g, struct box *b, const char *name, uint32_t ad
         tell(g, b, name, &r, false, address);
         return false;
     }
-    int changed = remember(b, name, address, until, &e);
-    if (changed == 0)
+    int changed = remember(g, b, name, address, until, &e);
+    if (changed == 0 || (changed > 0 && is_open(g, b, address, spans, n, until)))
         return true;
     if (changed > 0 && names_settle(g, b, &address, true, &e) == 0)
         return true;
@@ -483,6 +530,7 @@ void names_expire(struct box *b, int64_t now)
 /* --- after a restart --- */
 
 struct restoring {
+    struct egress *g;
     struct box *b;
     int64_t now;
 };
@@ -493,7 +541,7 @@ static void on_element(void *arg, const struct filter_elem *x)
     struct err e = ERR_INIT;
 
     if (x->name[0] && x->expires_ms > 0 &&
-        remember(r->b, x->name, x->lo, r->now + (int64_t)x->expires_ms, &e) < 0)
+        remember(r->g, r->b, x->name, x->lo, r->now + (int64_t)x->expires_ms, &e) < 0)
         log_warn(LOG_CTX(.sandbox = r->b->id, .error = &e), "cannot keep an open name, ignoring");
 }
 
@@ -501,7 +549,7 @@ static void on_element(void *arg, const struct filter_elem *x)
  * again. */
 void names_restore(struct egress *g, struct box *b)
 {
-    struct restoring r = { b, now_mono_ms() };
+    struct restoring r = { g, b, now_mono_ms() };
     struct err e = ERR_INIT;
 
     if (filter_read(g->filter, b->id, 'n', on_element, &r, &e) < 0 ||

@@ -90,6 +90,16 @@ int netlink_do(struct mnl_socket *s, struct nlmsghdr *message, struct err *e, co
     return err_sys(e, ERR_NETWORK, sys, "cannot %s", sbuf_str(&text));
 }
 
+int netlink_get(struct mnl_socket *s, struct nlmsghdr *message, mnl_cb_t fn, void *arg,
+                struct err *e)
+{
+    message->nlmsg_flags |= NLM_F_ACK;      /* which ends it */
+    if (mnl_socket_sendto(s, message, message->nlmsg_len) >= 0 &&
+        receive(s, message->nlmsg_seq, fn, arg) >= 0)
+        return 0;
+    return err_sys(e, ERR_NETWORK, errno, "cannot ask the kernel");
+}
+
 int netlink_dump(struct mnl_socket *s, struct nlmsghdr *message, mnl_cb_t fn, void *arg,
                  struct err *e)
 {

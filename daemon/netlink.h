@@ -27,6 +27,9 @@ struct nlmsghdr *netlink_message(void *buf, uint16_t type, uint16_t flags, size_
 /* Sends and waits for the kernel's word. `what` completes "cannot …". */
 int netlink_do(struct mnl_socket *s, struct nlmsghdr *message, struct err *e, const char *what, ...)
     __attribute__((format(printf, 4, 5)));
+/* The one answer to a question goes to fn (mnl_cb_t). */
+int netlink_get(struct mnl_socket *s, struct nlmsghdr *message, mnl_cb_t fn, void *arg,
+                struct err *e);
 /* All answers to a dump request go to fn (mnl_cb_t). */
 int netlink_dump(struct mnl_socket *s, struct nlmsghdr *message, mnl_cb_t fn, void *arg,
                  struct err *e);

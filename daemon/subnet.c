@@ -160,42 +160,35 @@ uint16_t link_uplink_mtu(void)
     struct ifinfomsg *info;
     h = netlink_message(buf, RTM_GETLINK, 0, sizeof(*info), (void **)&info);
     info->ifi_index = (int)oif;
-    h->nlmsg_flags |= NLM_F_ACK;
-    struct err e = ERR_INIT;
-    if (mnl_socket_sendto(s, h, h->nlmsg_len) < 0)
+    if (netlink_get(s, h, on_link, &mtu, &ignored) < 0)
         return LINK_MTU;
-    char answer[NETLINK_MESSAGE];
-    ssize_t n = mnl_socket_recvfrom(s, answer, sizeof(answer));
-    (void)e;
-    if (n > 0)
-        mnl_cb_run(answer, (size_t)n, h->nlmsg_seq, mnl_socket_get_portid(s), on_link, &mtu);
     return mtu >= 576 && mtu < LINK_MTU ? (uint16_t)mtu : LINK_MTU;
 }
 
-static int on_address(const struct nlmsghdr *h, void *arg)
+static int on_answer(const struct nlmsghdr *h, void *arg)
 {
-    uint64_t *look = arg;       /* address, and 1 << 32 when it was seen */
-    const struct nlattr *a;
+    const struct rtmsg *r = mnl_nlmsg_get_payload(h);
 
-    mnl_attr_for_each(a, h, sizeof(struct ifaddrmsg))
-        if (mnl_attr_get_type(a) == IFA_LOCAL && ntohl(mnl_attr_get_u32(a)) == (uint32_t)*look)
-            *look |= 1ULL << 32;
+    *(uint8_t *)arg = r->rtm_type;
     return MNL_CB_OK;
 }
 
+/* Where a packet to it would go: one question, however many addresses there are. */
 bool link_is_host(uint32_t address)
 {
     autonetlink struct mnl_socket *s = NULL;
     char buf[NETLINK_MESSAGE];
-    struct ifaddrmsg *a;
-    uint64_t look = address;
+    struct rtmsg *r;
+    uint8_t type = RTN_UNSPEC;
     struct err ignored = ERR_INIT;
 
     if (address >> 24 == 127)
         return true;
     if (netlink_open(NETLINK_ROUTE, 0, &s, &ignored) < 0)
         return false;
-    struct nlmsghdr *h = netlink_message(buf, RTM_GETADDR, 0, sizeof(*a), (void **)&a);
-    a->ifa_family = AF_INET;
-    return netlink_dump(s, h, on_address, &look, &ignored) == 0 && look >> 32;
+    struct nlmsghdr *h = netlink_message(buf, RTM_GETROUTE, 0, sizeof(*r), (void **)&r);
+    r->rtm_family = AF_INET;
+    r->rtm_dst_len = 32;
+    mnl_attr_put_u32(h, RTA_DST, htonl(address));
+    return netlink_get(s, h, on_answer, &type, &ignored) == 0 && type == RTN_LOCAL;
 }
