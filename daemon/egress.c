@@ -129,7 +129,7 @@ static int watch_events(struct egress *g, struct err *e)
     return resolver_start(g, e);
 }
 
-/* Whatever may fail for what the host's kernel is. */
+/* Whatever may fail for what the host's kernel is. Under lock. */
 static int get_ready(struct egress *g, struct err *e)
 {
     struct filter_options o;
@@ -138,15 +138,17 @@ static int get_ready(struct egress *g, struct err *e)
         return -1;
     o = (struct filter_options){ .net = g->net, .connections = g->config->connections,
                                  .new_per_second = g->config->connections_per_second,
+                                 .questions_per_second = 4 * g->config->names_per_second,
+                                 .uid_resolver = g->config->uid_base + LIMIT_SANDBOXES + 1,
                                  .uid_lo = g->config->uid_base + 1,
                                  .uid_hi = g->config->uid_base + LIMIT_SANDBOXES };
-    if (filter_open(&o, &g->filter, e) < 0 || watch_events(g, e) < 0)
+    if (filter_open(&o, &g->filter, e) < 0)
         return -1;
-    /* A kernel that cannot hold it says so now. */
-    return filter_present(g->filter)
-               ? 0
-               : filter_rebuild(g->filter, NULL, 0, (const char (*)[IFNAMSIZ])g->opened,
-                                g->n_opened, e);
+    /* A kernel that cannot hold it says so now; what is there goes on until all were adopted. */
+    if (!filter_present(g->filter) &&
+        filter_rebuild(g->filter, NULL, 0, (const char (*)[IFNAMSIZ])g->opened, g->n_opened, e) < 0)
+        return -1;
+    return watch_events(g, e);
 }
 
 static void close_parts(struct egress *g)
@@ -169,7 +171,10 @@ static void try_ready(struct egress *g)
 
     if (g->ready)
         return;
-    if (get_ready(g, &e) == 0) {
+    pthread_mutex_lock(&g->lock);       /* the event thread has it from the first source on */
+    int r = get_ready(g, &e);
+    pthread_mutex_unlock(&g->lock);
+    if (r == 0) {
         subnet_text(&g->net, text);
         log_info(NULL, "sandboxes get addresses of %s", text);
         g->ready = true;

@@ -9,6 +9,7 @@
 
 #include "common/io.h"
 #include "common/log.h"
+#include "common/parse.h"
 #include "common/proc.h"
 #include "common/strv.h"
 
@@ -55,7 +56,7 @@ static int bind_to(int type, uint32_t address, struct err *e)
 {
     struct sockaddr_in sa = { .sin_family = AF_INET, .sin_port = htons(53),
                               .sin_addr.s_addr = htonl(address) };
-    int on = 1;
+    int on = 1, room = 1024 * 1024;
     char text[ADDRESS_TEXT];
     autoclose int fd = socket(AF_INET, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
@@ -68,6 +69,8 @@ static int bind_to(int type, uint32_t address, struct err *e)
                 address_format(address, text));
         return err_hint(e, "does another DNS server listen there? `ss -lnp sport = 53`");
     }
+    /* Some thousand questions, as all sandboxes may ask at once. */
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room));
     return take_fd(&fd);
 }
 
@@ -109,6 +112,28 @@ static int upstreams(const struct egress *g, struct strv *ret, struct err *e)
     return own->n ? 0 : host_upstreams(ret, e);
 }
 
+/* The filter lets the resolver's uid ask these, and nobody else. */
+static int open_upstreams(struct egress *g, const struct strv *servers, struct err *e)
+{
+    struct filter_upstream list[UPSTREAMS_MAX];
+    size_t n = 0;
+
+    for (size_t i = 0; i < servers->n && n < UPSTREAMS_MAX; i++) {
+        char address[ADDRESS_TEXT];
+        size_t len = strcspn(servers->items[i], ":");
+        uint32_t port = 53;
+        snprintf(address, sizeof(address), "%.*s", (int)len, servers->items[i]);
+        if (servers->items[i][len] && !parse_u32(servers->items[i] + len + 1, 1, 65535, &port))
+            continue;
+        list[n].port = (uint16_t)port;
+        n += address_parse(address, &list[n].address);
+    }
+    pthread_mutex_lock(&g->lock);
+    int r = filter_upstreams(g->filter, list, n, e);
+    pthread_mutex_unlock(&g->lock);
+    return r;
+}
+
 /* --- the process --- */
 
 struct identity_change { uid_t uid; };
@@ -117,6 +142,10 @@ static int become(void *arg)
 {
     const struct identity_change *to = arg;
 
+    /* The bounding set needs a capability to be emptied; the program has none any more. */
+    for (int cap = 0; prctl(PR_CAPBSET_READ, cap) >= 0; cap++)
+        if (prctl(PR_CAPBSET_DROP, cap) < 0)
+            return errno;
     if (setgroups(0, NULL) < 0 || setresgid(to->uid, to->uid, to->uid) < 0 ||
         setresuid(to->uid, to->uid, to->uid) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return errno;
@@ -133,7 +162,7 @@ static int arguments(struct resolver *r, int channel, struct strv *argv, struct 
     const char *program = r->g->config->resolver;
     autostrv struct strv servers = STRV_INIT;
 
-    if (upstreams(r->g, &servers, e) < 0 ||
+    if (upstreams(r->g, &servers, e) < 0 || open_upstreams(r->g, &servers, e) < 0 ||
         strv_add(argv, *program ? program : SBX_RESOLVER, e) < 0 ||
         number(argv, "--channel", channel, e) < 0 || number(argv, "--udp", r->udp, e) < 0 ||
         number(argv, "--tcp", r->tcp, e) < 0)
@@ -153,10 +182,12 @@ static int spawn(struct resolver *r, struct err *e)
 {
     struct identity_change to = { r->g->config->uid_base + LIMIT_SANDBOXES + 1 };
     autostrv struct strv argv = STRV_INIT;
-    int pair[2];
+    int pair[2], room = 256 * 1024;
 
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
         return err_sys(e, ERR_INTERNAL, errno, "cannot make a socket pair");
+    setsockopt(pair[0], SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room));
+    setsockopt(pair[1], SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room));
     autoclose int ours = pair[0];
     autoclose int theirs = pair[1];
     if (arguments(r, theirs, &argv, e) < 0)

@@ -11,6 +11,7 @@
 #include <libnftnl/table.h>
 #include <linux/if_ether.h>
 #include <linux/netfilter.h>
+#include <linux/netfilter/nf_conntrack_tuple_common.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter_ipv4.h>
 #include <linux/rtnetlink.h>
@@ -44,6 +45,8 @@ struct filter {
     struct filter_options o;
     struct mnl_socket *s;       /* owned */
     struct nft_batch *b;        /* owned */
+    struct filter_upstream upstreams[FILTER_UPSTREAMS];
+    size_t n_upstreams;
 };
 
 int filter_open(const struct filter_options *o, struct filter **ret, struct err *e)
@@ -270,21 +273,68 @@ static void put_masquerade(struct filter *f)
     nft_rule_end(b);
 }
 
+static void put_upstreams(struct filter *f)
+{
+    nft_elems(f->b, true, INET, T, "upstreams");
+    for (size_t i = 0; i < f->n_upstreams; i++) {
+        uint32_t address = htonl(f->upstreams[i].address);
+        uint16_t port = htons(f->upstreams[i].port);
+        uint8_t key[8] = { 0 };
+        memcpy(key, &address, sizeof(address));
+        memcpy(key + 4, &port, sizeof(port));
+        nft_elem(f->b, &(struct nft_elem){ .key = key, .key_len = sizeof(key) });
+    }
+    nft_elems_end(f->b);
+}
+
+static void match_resolver(struct filter *f)
+{
+    rule(f, "from_helpers");
+    nft_meta(f->b, NFT_META_SKUID, 0);
+    match_u32(f->b, NFT_CMP_EQ, f->o.uid_resolver);
+}
+
+static void put_from_resolver(struct filter *f)
+{
+    struct nft_batch *b = f->b;
+    static const struct nft_set upstreams = {
+        .name = "upstreams", .key_type = TYPE_IPV4 << 6 | TYPE_PORT, .key_len = 8,
+    };
+
+    nft_set(b, INET, T, &upstreams);
+    put_upstreams(f);
+    match_resolver(f);          /* answers to guests by TCP, whose sockets it has accepted itself */
+    nft_ct(b, NFT_CT_DIRECTION, 0);
+    match_u8(b, IP_CT_DIR_REPLY);
+    ends(f, NF_ACCEPT);
+    match_resolver(f);
+    match_ipv4(b);
+    nft_payload(b, NFT_PAYLOAD_NETWORK_HEADER, 16, 4, 0);
+    nft_payload(b, NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, 1);
+    nft_lookup(b, 0, "upstreams", false);
+    ends(f, NF_ACCEPT);
+    match_resolver(f);
+    nft_counter(b);
+    ends(f, NF_DROP);
+}
+
 /* QEMU speaks to Unix sockets and its tap only. */
-static void put_from_qemus(struct filter *f)
+static void put_from_helpers(struct filter *f)
 {
     struct nft_batch *b = f->b;
     static const struct nft_hook hook = { "filter", NF_INET_LOCAL_OUT, NF_IP_PRI_FILTER, false,
                                           NULL };
 
-    if (!f->o.uid_lo)
-        return;
-    nft_base_chain(b, INET, T, "from_qemus", &hook);
-    rule(f, "from_qemus");
-    nft_meta(b, NFT_META_SKUID, 0);
-    nft_between(b, 0, f->o.uid_lo, f->o.uid_hi);
-    nft_counter(b);
-    ends(f, NF_DROP);
+    nft_base_chain(b, INET, T, "from_helpers", &hook);
+    if (f->o.uid_lo) {
+        rule(f, "from_helpers");
+        nft_meta(b, NFT_META_SKUID, 0);
+        nft_between(b, 0, f->o.uid_lo, f->o.uid_hi);
+        nft_counter(b);
+        ends(f, NF_DROP);
+    }
+    if (f->o.uid_resolver)
+        put_from_resolver(f);
 }
 
 /* --- a sandbox --- */
@@ -364,6 +414,16 @@ static void put_box_chain(struct filter *f, const struct names *x, const struct 
     uint32_t gateway = htonl(l->gateway);
     uint16_t dns = htons(53);
 
+    /* Before all else, as questions by one socket are one flow, however many. */
+    if (f->o.questions_per_second) {
+        rule(f, x->box);
+        match_bytes(b, NFT_PAYLOAD_NETWORK_HEADER, 16, &gateway, sizeof(gateway));
+        match_proto(b, IPPROTO_UDP);
+        match_bytes(b, NFT_PAYLOAD_TRANSPORT_HEADER, 2, &dns, sizeof(dns));
+        nft_limit(b, f->o.questions_per_second, 4 * f->o.questions_per_second, true);
+        nft_counter(b);
+        ends(f, NF_DROP);
+    }
     rule(f, x->box);
     match_state(b, STATE_ESTABLISHED);
     nft_counter(b);
@@ -504,10 +564,28 @@ int filter_rebuild(struct filter *f, const struct filter_box *boxes, size_t n,
     put_from_guests(f);
     put_forward(f, opened, n_opened);
     put_masquerade(f);
-    put_from_qemus(f);
+    put_from_helpers(f);
     for (size_t i = 0; i < n; i++)
         put_box(f, &boxes[i]);
     return commit(f, e);
+}
+
+static int tolerate(struct err *e, int r)
+{
+    if (r < 0 && e->sys == ENOENT) {
+        *e = ERR_INIT;
+        return 0;
+    }
+    return r;
+}
+
+int filter_upstreams(struct filter *f, const struct filter_upstream *list, size_t n, struct err *e)
+{
+    f->n_upstreams = n < FILTER_UPSTREAMS ? n : FILTER_UPSTREAMS;
+    memcpy(f->upstreams, list, f->n_upstreams * sizeof(*list));
+    nft_flush_elems(f->b, INET, T, "upstreams");
+    put_upstreams(f);
+    return tolerate(e, commit(f, e));   /* tables of an older daemon: the next rebuild has it */
 }
 
 int filter_add(struct filter *f, const struct filter_box *box, struct err *e)
@@ -525,15 +603,6 @@ int filter_replace(struct filter *f, const struct filter_box *box, struct err *e
     nft_flush_elems(f->b, INET, T, x.n);
     put_contents(f, &x, box);
     return commit(f, e);
-}
-
-static int tolerate(struct err *e, int r)
-{
-    if (r < 0 && e->sys == ENOENT) {
-        *e = ERR_INIT;
-        return 0;
-    }
-    return r;
 }
 
 int filter_remove(struct filter *f, const char *id, const struct link *l, struct err *e)

@@ -9,7 +9,9 @@
  *                      forward      nothing new into a sandbox; on interfaces for which we turned
  *                                   forwarding on, nothing but sandboxes' packets
  *                      masquerade   (postrouting)
- *                      from_qemus   (output) nothing: who breaks out of a guest has no network
+ *                      from_helpers (output) who breaks out of a guest into QEMU has no network,
+ * who
+ *                                   takes the resolver over reaches its upstreams
  *     for each sandbox:
  *                      box-ID       flows that go on; its resolver; the host's addresses; then sets
  *                      ok-ID        counts connections, logs new ones, gives the mark (guard.h)
@@ -36,7 +38,9 @@ struct filter_options {
     struct subnet net;
     uint32_t connections;           /* of one sandbox at once */
     uint32_t new_per_second;        /* new ones, with twice that as a burst */
-    uint32_t uid_lo, uid_hi;        /* of the sandboxes' QEMUs */
+    uint32_t questions_per_second;  /* packets to the resolver, with four times that as a burst */
+    uint32_t uid_lo, uid_hi;        /* of the sandboxes' QEMUs; 0: whoever it is */
+    uint32_t uid_resolver;          /* 0: the same */
 };
 int filter_open(const struct filter_options *o, struct filter **ret, struct err *e);
 void filter_close(struct filter *f);    /* what the kernel has stays */
@@ -72,6 +76,13 @@ int filter_remove(struct filter *f, const char *id, const struct link *l, struct
 /* Takes the one away and puts the other in, at once. */
 int filter_names(struct filter *f, const char *id, const struct filter_name *del, size_t n_del,
                  const struct filter_name *add, size_t n_add, struct err *e);
+/* What the resolver may ask: at most FILTER_UPSTREAMS. */
+#define FILTER_UPSTREAMS 16
+struct filter_upstream {
+    uint32_t address;
+    uint16_t port;
+};
+int filter_upstreams(struct filter *f, const struct filter_upstream *list, size_t n, struct err *e);
 /* Takes all of it away: tables, not taps. */
 int filter_clear(struct filter *f, struct err *e);
 /* Whether both tables are there. */

@@ -201,6 +201,13 @@ TEST(a_qemu_has_no_network)
     ASSERT_EQ(connect_as(204097), 0);
     ASSERT_EQ(connect_as(0), 0);
     filter_close(f);
+    o = (struct filter_options){ .net = net, .connections = 100, .new_per_second = 50,
+                                 .uid_resolver = 300000 };
+    ASSERT_OK(filter_open(&o, &f, &e), e);
+    ASSERT_OK(filter_rebuild(f, NULL, 0, NULL, 0, &e), e);
+    ASSERT_EQ(connect_as(300000), EPERM);
+    ASSERT_EQ(connect_as(300001), 0);
+    filter_close(f);
 }
 
 TEST(a_refused_change_names_its_cause_and_leaves_the_old_one)
