@@ -51,7 +51,7 @@ static void alert(struct egress *g, struct box *b, const char *name, const char 
 }
 
 static void tell(struct egress *g, struct box *b, const char *name, const struct ruled *r,
-                 bool allowed, uint32_t address)
+                 bool allowed, const uint32_t *address)
 {
     char text[ADDRESS_TEXT];
     struct api_policy_event ev = {
@@ -61,7 +61,7 @@ static void tell(struct egress *g, struct box *b, const char *name, const struct
     };
 
     if (address)
-        ev.address = (char *)address_format(address, text);
+        ev.address = (char *)address_format(*address, text);
     log_event(g, b, &ev);
 }
 
@@ -88,12 +88,12 @@ uint32_t names_ask(struct egress *g, const struct resolve_ask *q)
     if (r.ruling.verdict == POLICY_ALLOW) {
         if (q->qtype != TYPE_A && q->qtype != TYPE_AAAA && q->qtype != TYPE_HTTPS) {
             box_count(b, &r);           /* those of addresses are with their answer */
-            tell(g, b, q->name, &r, true, 0);
+            tell(g, b, q->name, &r, true, NULL);
         }
         return RESOLVE_ALLOW;
     }
     box_count(b, &r);
-    tell(g, b, q->name, &r, false, 0);
+    tell(g, b, q->name, &r, false, NULL);
     return refusal(g);
 }
 
@@ -431,7 +431,7 @@ static bool admit(struct egress *g, struct box *b, const char *name, uint32_t ad
                  q.host                         ? "one of the host's"
                  : policy_special(address, NULL) ? policy_special(address, NULL)
                                                  : "denied by a rule");
-        tell(g, b, name, &r, false, address);
+        tell(g, b, name, &r, false, &address);
         return false;
     }
     int changed = remember(g, b, name, address, until, &e);
@@ -481,7 +481,7 @@ void names_admit(struct egress *g, const struct resolve_admit *a, struct resolve
     r = (struct ruled){ .ruling = policy_judge_name(&p, a->name) };
     if (r.ruling.verdict == POLICY_DENY) {          /* changed while it was asked for */
         ruled_explain(g, &b->rules, &q, &r);
-        tell(g, b, a->name, &r, false, 0);
+        tell(g, b, a->name, &r, false, NULL);
         ret->verdict = refusal(g);
         return;
     }
@@ -490,7 +490,7 @@ void names_admit(struct egress *g, const struct resolve_admit *a, struct resolve
     if (alias_denied(g, b, a, &r, &alias)) {
         box_count(b, &r);
         snprintf(r.reason, sizeof(r.reason), "its alias %.120s is denied", alias);
-        tell(g, b, a->name, &r, false, 0);
+        tell(g, b, a->name, &r, false, NULL);
         ret->verdict = refusal(g);
         return;
     }
@@ -501,7 +501,7 @@ void names_admit(struct egress *g, const struct resolve_admit *a, struct resolve
     if (ret->n_addresses == 0 && a->n_addresses > 0)
         return;
     box_count(b, &allowed);
-    tell(g, b, a->name, &allowed, true, ret->n_addresses ? ret->addresses[0] : 0);
+    tell(g, b, a->name, &allowed, true, ret->n_addresses ? ret->addresses : NULL);
 }
 
 /* --- time --- */

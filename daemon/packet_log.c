@@ -8,9 +8,9 @@
 
 #include <errno.h>
 #include <libmnl/libmnl.h>
-#include <libnetfilter_log/libnetfilter_log.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_log.h>
+#include <libnetfilter_log/libnetfilter_log.h>
 #include <net/ethernet.h>
 #include <netinet/in.h>
 #include <string.h>
@@ -75,18 +75,40 @@ bool packet_log_parse(const char *prefix, uint16_t ethertype, const uint8_t *dat
     return true;
 }
 
+/* Attributes from the kernel are well-formed; those that are missing stay NULL. */
 static int on_message(const struct nlmsghdr *h, void *arg)
 {
     const struct reading *r = arg;
-    struct nlattr *a[NFULA_MAX + 1] = { 0 };
+    const struct nlattr *a, *prefix = NULL, *header = NULL, *payload = NULL, *vlan = NULL;
     struct packet_seen p;
 
-    if (nflog_nlmsg_parse(h, a) != MNL_CB_OK || !a[NFULA_PREFIX] || !a[NFULA_PACKET_HDR])
+    if ((h->nlmsg_type & 0xff) != NFULNL_MSG_PACKET)
         return MNL_CB_OK;
-    const struct nfulnl_msg_packet_hdr *ph = mnl_attr_get_payload(a[NFULA_PACKET_HDR]);
-    const uint8_t *data = a[NFULA_PAYLOAD] ? mnl_attr_get_payload(a[NFULA_PAYLOAD]) : NULL;
-    size_t len = a[NFULA_PAYLOAD] ? mnl_attr_get_payload_len(a[NFULA_PAYLOAD]) : 0;
-    if (packet_log_parse(mnl_attr_get_str(a[NFULA_PREFIX]), ntohs(ph->hw_protocol), data, len, &p))
+    mnl_attr_for_each(a, h, sizeof(struct nfgenmsg)) {
+        switch (mnl_attr_get_type(a)) {
+        case NFULA_PREFIX:
+            prefix = mnl_attr_validate(a, MNL_TYPE_NUL_STRING) < 0 ? NULL : a;
+            break;
+        case NFULA_PACKET_HDR:
+            header = a;
+            break;
+        case NFULA_PAYLOAD:
+            payload = a;
+            break;
+        case NFULA_VLAN:        /* a tag that the device took off: the frame was no IPv4 */
+            vlan = a;
+            break;
+        default:
+            break;
+        }
+    }
+    if (!prefix || !header || mnl_attr_get_payload_len(header) < 4)
+        return MNL_CB_OK;
+    const struct nfulnl_msg_packet_hdr *ph = mnl_attr_get_payload(header);
+    uint16_t ethertype = vlan ? ETHERTYPE_VLAN : ntohs(ph->hw_protocol);
+    if (packet_log_parse(mnl_attr_get_str(prefix), ethertype,
+                         payload ? mnl_attr_get_payload(payload) : NULL,
+                         payload ? mnl_attr_get_payload_len(payload) : 0, &p))
         r->fn(r->arg, &p);
     return MNL_CB_OK;
 }

@@ -24,7 +24,7 @@ CGROUPS = ("/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified", "/sys/fs/cgroup")
 def packages(extra):
     """What the machine needs: libraries of the two programs, what they run, and systemd."""
     libraries = set()
-    for program in ("daemon/sandboxd", "client/sbx"):
+    for program in ("daemon/sandboxd", "client/sbx", "resolver/sandboxd-resolver"):
         for path in re.findall(r"=> (/\S+)", ok("ldd", os.path.join(BUILD, program))):
             # a package may have registered a library by the path before or after merging /usr
             real = os.path.realpath(path)
@@ -115,6 +115,8 @@ class Machine:
         install(self)
         with open(self.root + "/etc/hostname", "w") as f:
             f.write("sbxtest\n")
+        with open(self.root + "/etc/resolv.conf", "w") as f:
+            f.write("nameserver 192.0.2.53\n")
 
     def boot(self):
         # PID 1 says READY=1 when all units of the start are there
@@ -199,7 +201,7 @@ class Machine:
         return int(self.show("sandboxd.service", "MainPID"))
 
     def processes(self):
-        """Others of the service, as {pid: name}."""
+        """Processes of sandboxes, as {pid: name}; the resolver goes with the daemon."""
         group = self.show("sandboxd.service", "ControlGroup")
         if not group:
             return {}
@@ -207,7 +209,8 @@ class Machine:
         script = (f"for d in /sys/fs/cgroup /sys/fs/cgroup/unified /sys/fs/cgroup/systemd; do "
                   f"cat $d{group}/cgroup.procs 2>/dev/null; done; true")
         pids = {int(p) for p in self.sh(script).split()} - {main}
-        return {p: self.sh(f"cat /proc/{p}/comm 2>/dev/null || true").strip() for p in sorted(pids)}
+        names = {p: self.sh(f"cat /proc/{p}/comm 2>/dev/null || true").strip() for p in sorted(pids)}
+        return {p: n for p, n in names.items() if n != "sandboxd-resolv"}
 
     def journal(self, *args):
         return self.run("journalctl", "--no-pager", "-u", "sandboxd", *args).stdout

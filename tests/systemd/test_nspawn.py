@@ -109,7 +109,7 @@ def test_the_confinement_is_in_force(machine):
     assert "machine1" in machine.ok("busctl", "--no-pager", "list")
     assert inside(machine, "test -S /run/dbus/system_bus_socket").returncode != 0
     assert inside(machine, "systemctl start systemd-machined").returncode != 0
-    ns = {k: machine.sh(f"readlink /proc/{machine.pid()}/ns/{k}") for k in ("mnt", "net", "ipc", "uts")}
+    ns = {k: machine.sh(f"readlink /proc/{machine.pid()}/ns/{k}") for k in ("mnt", "ipc", "uts")}
     for kind, name in ns.items():
         assert name != machine.sh(f"readlink /proc/1/ns/{kind}"), kind
     assert machine.show("sandboxd.service", "OOMPolicy", "KillMode", "LimitNOFILE") == \
@@ -180,9 +180,26 @@ def test_a_microvm_runs_confined(machine, box):
         s = status(machine, pid)
         assert s["NoNewPrivs"] == "1" and s["Seccomp"] == "2", name
         assert int(s["Uid"].split()[0]) != 0, name
-        assert machine.sh(f"readlink /proc/{pid}/ns/net") != machine.sh("readlink /proc/1/ns/net")
         if name.startswith("qemu"):
             assert int(s["CapEff"], 16) == 0
+            uid = s["Uid"].split()[0]       # whose packets the filter of the host's network drops
+            r = machine.run("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "bash", "-c",
+                            "echo x > /dev/udp/127.0.0.1/9")
+            assert r.returncode != 0 and "not permitted" in r.stderr, r
+        else:
+            assert machine.sh(f"readlink /proc/{pid}/ns/net") != machine.sh("readlink /proc/1/ns/net")
+    found = machine.sh("ps -eo pid=,args= | grep [s]andboxd-resolver").split()
+    s = status(machine, int(found[0]))
+    assert s["Seccomp"] == "2" and s["NoNewPrivs"] == "1" and int(s["Uid"].split()[0]) != 0
+    assert not any(int(s[k], 16) for k in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb"))
+
+
+def test_a_sandbox_reaches_what_its_policy_names(machine, box):
+    machine.sh("ip link add net0 type dummy 2>/dev/null; true")
+    assert sbx(machine, "exec", box, "--", "sh", "-c", "ls /sys/class/net") == "eth0\nlo\n"
+    r = sbx(machine, "exec", box, "--", "bash", "-c", "(exec 3<>/dev/tcp/10.209.0.1/22) 2>&1; true")
+    assert "refused" in r
+    assert "10.209.0.1" in sbx(machine, "policy", "log", box, "--denied")
 
 
 def test_its_start_is_explained_by_the_catalog(machine, box):

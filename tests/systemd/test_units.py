@@ -20,6 +20,7 @@ FILES = {
     "lib/systemd/system/sandboxd.socket",
     "lib/sysusers.d/sandboxd.conf",
     "lib/tmpfiles.d/sandboxd.conf",
+    "libexec/sandboxd/sandboxd-resolver",
     "libexec/sandboxd/sbx-agent",
     "sbin/sandboxd",
     "share/bash-completion/completions/sbx",
