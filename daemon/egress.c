@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
+#include <linux/xfrm.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,52 +76,58 @@ static int choose_range(struct egress *g, struct err *e)
     return store_choice_put(g->store, CHOICE_SUBNET, text, e);
 }
 
-/* Interfaces for which an earlier daemon turned forwarding on cannot be told from others any more,
- * so they are written down. */
-static int load_opened(struct egress *g, struct err *e)
+static int add_opened(struct egress *g, const char *name, struct err *e)
 {
-    autosbuf struct sbuf path = SBUF(LIMIT_PATH);
+    for (size_t i = 0; i < g->n_opened; i++)
+        if (strcmp(g->opened[i], name) == 0)
+            return 0;
+    char (*grown)[IFNAMSIZ] = reallocarray(g->opened, g->n_opened + 1, sizeof(*grown));
+    if (!grown)
+        return err_nomem(e);
+    g->opened = grown;
+    snprintf(g->opened[g->n_opened++], IFNAMSIZ, "%s", name);
+    return 0;
+}
+
+/* Interfaces for which an earlier daemon turned forwarding on cannot be told from others any more,
+ * so they are written down, before it is done. `fresh` are those to be turned on now. */
+static int load_opened(struct egress *g, const char (*fresh)[IFNAMSIZ], size_t n, struct err *e)
+{
+    autosbuf struct sbuf path = SBUF(LIMIT_PATH), all = SBUF(64 * KIB);
     autofree char *text = NULL;
-    char (*fresh)[IFNAMSIZ] = NULL;
     char *save = NULL;
-    size_t n = 0, len = 0;
-    autosbuf struct sbuf all = SBUF(64 * KIB);
+    size_t len = 0;
 
     sbuf_fmt(&path, "%s/forwarding", g->config->runtime_dir);
-    sbuf_lit(&all, "");
-    if (guard_forward(&fresh, &n, e) < 0)
-        return -1;
-    autofree char (*owned)[IFNAMSIZ] = fresh;
+    if (io_read_file_at(AT_FDCWD, sbuf_str(&path), 64 * KIB, &text, &len, e) < 0)
+        *e = ERR_INIT;          /* none yet */
+    for (char *name = text ? strtok_r(text, "\n", &save) : NULL; name;
+         name = strtok_r(NULL, "\n", &save))
+        if (add_opened(g, name, e) < 0)
+            return -1;
     for (size_t i = 0; i < n; i++)
-        sbuf_fmt(&all, "%s\n", owned[i]);
-    if (io_read_file_at(AT_FDCWD, sbuf_str(&path), 64 * KIB, &text, &len, e) == 0)
-        sbuf_add(&all, text, len);
-    else
-        *e = ERR_INIT;
-    if (n > 0 && io_write_file_at(AT_FDCWD, sbuf_str(&path), sbuf_str(&all), all.len, 0600, e) < 0)
-        return -1;
-    autofree char *lines = NULL;
-    if (sbuf_take(&all, &lines, e) < 0)
-        return -1;
-    for (char *name = strtok_r(lines, "\n", &save); name; name = strtok_r(NULL, "\n", &save)) {
-        char (*grown)[IFNAMSIZ] = reallocarray(g->opened, g->n_opened + 1, sizeof(*grown));
-        if (!grown)
-            return err_nomem(e);
-        g->opened = grown;
-        snprintf(g->opened[g->n_opened++], IFNAMSIZ, "%s", name);
-    }
-    return 0;
+        if (add_opened(g, fresh[i], e) < 0)
+            return -1;
+    for (size_t i = 0; i < g->n_opened; i++)
+        sbuf_fmt(&all, "%s\n", g->opened[i]);
+    if (n == 0)
+        return 0;
+    return io_write_file_at(AT_FDCWD, sbuf_str(&path), sbuf_str(&all), all.len, 0600, e);
 }
 
 static void on_packets(void *arg, uint32_t events);
 static void on_ruleset(void *arg, uint32_t events);
+static void on_guard(void *arg, uint32_t events);
 static void on_write(void *arg);
 static void on_sweep(void *arg);
 
 static int watch_events(struct egress *g, struct err *e)
 {
     if (netlink_open(NETLINK_NETFILTER, 1u << (NFNLGRP_NFTABLES - 1), &g->watch, e) < 0 ||
+        netlink_open(NETLINK_XFRM, 1u << (XFRMNLGRP_POLICY - 1), &g->guard_watch, e) < 0 ||
         packet_log_open(FILTER_LOG_GROUP, &g->log, e) < 0 ||
+        evloop_add_fd(g->loop, mnl_socket_get_fd(g->guard_watch), EPOLLIN, on_guard, g,
+                      &g->guard_source, e) < 0 ||
         evloop_add_fd(g->loop, mnl_socket_get_fd(g->watch), EPOLLIN, on_ruleset, g,
                       &g->watch_source, e) < 0 ||
         evloop_add_fd(g->loop, packet_log_fd(g->log), EPOLLIN, on_packets, g, &g->log_source,
@@ -129,26 +136,45 @@ static int watch_events(struct egress *g, struct err *e)
     return resolver_start(g, e);
 }
 
-/* Whatever may fail for what the host's kernel is. Under lock. */
-static int get_ready(struct egress *g, struct err *e)
+/* The filter first: nothing is forwarded that it does not know of. */
+static int open_filter(struct egress *g, struct err *e)
 {
-    struct filter_options o;
+    const struct filter_options o = {
+        .net = g->net,
+        .connections = g->config->connections,
+        .new_per_second = g->config->connections_per_second,
+        .questions_per_second = 4 * g->config->names_per_second,
+        .uid_lo = g->config->uid_base + 1,
+        .uid_hi = g->config->uid_base + LIMIT_SANDBOXES,
+        .uid_resolver = g->config->uid_base + LIMIT_SANDBOXES + 1,
+    };
+    const char (*opened)[IFNAMSIZ] = (const char (*)[IFNAMSIZ])g->opened;
 
-    if (choose_range(g, e) < 0 || guard_close(&g->net, e) < 0 || load_opened(g, e) < 0)
-        return -1;
-    o = (struct filter_options){ .net = g->net, .connections = g->config->connections,
-                                 .new_per_second = g->config->connections_per_second,
-                                 .questions_per_second = 4 * g->config->names_per_second,
-                                 .uid_resolver = g->config->uid_base + LIMIT_SANDBOXES + 1,
-                                 .uid_lo = g->config->uid_base + 1,
-                                 .uid_hi = g->config->uid_base + LIMIT_SANDBOXES };
     if (filter_open(&o, &g->filter, e) < 0)
         return -1;
     /* A kernel that cannot hold it says so now; what is there goes on until all were adopted. */
-    if (!filter_present(g->filter) &&
-        filter_rebuild(g->filter, NULL, 0, (const char (*)[IFNAMSIZ])g->opened, g->n_opened, e) < 0)
+    return filter_present(g->filter) ? filter_opened(g->filter, opened, g->n_opened, e)
+                                     : filter_rebuild(g->filter, NULL, 0, opened, g->n_opened, e);
+}
+
+/* Whatever may fail for what the host's kernel is. Under lock. */
+static int get_ready(struct egress *g, struct err *e)
+{
+    autofree char (*fresh)[IFNAMSIZ] = NULL;
+    struct err ignored = ERR_INIT;
+    size_t n = 0, on = 0;
+
+    if (choose_range(g, e) < 0 || guard_close(&g->net, e) < 0 ||
+        guard_closed_ways(&fresh, &n, e) < 0 ||
+        load_opened(g, (const char (*)[IFNAMSIZ])fresh, n, e) < 0 || open_filter(g, e) < 0)
         return -1;
-    return watch_events(g, e);
+    while (on < n && guard_forward(fresh[on], true, e) == 0)
+        on++;
+    if (on == n && watch_events(g, e) == 0)
+        return 0;
+    while (on-- > 0)
+        guard_forward(fresh[on], false, &ignored);
+    return -1;
 }
 
 static void close_parts(struct egress *g)
@@ -156,6 +182,8 @@ static void close_parts(struct egress *g)
     resolver_stop(g);
     evloop_remove(take_ptr(g->watch_source));
     evloop_remove(take_ptr(g->log_source));
+    evloop_remove(take_ptr(g->guard_source));
+    netlink_close(take_ptr(g->guard_watch));
     packet_log_close(take_ptr(g->log));
     netlink_close(take_ptr(g->watch));
     if (g->filter)
@@ -272,42 +300,47 @@ static void on_write(void *arg)
     log_write_all(arg);
 }
 
+/* What has to be written of a box: its rules' names, as they may change meanwhile. */
+static size_t take_counts(struct box *b, struct rule_count *ret, struct strv *names)
+{
+    struct err e = ERR_INIT;
+    size_t n = 0;
+
+    for (size_t i = 0; i < b->rules.n; i++) {
+        if (!b->fresh[i] || strv_add(names, b->rules.rows[i].target, &e) < 0)
+            continue;
+        ret[n] = (struct rule_count){ b->rules.rows[i].allow, names->items[n], b->fresh[i] };
+        n++;
+        b->rules.rows[i].matches += b->fresh[i];
+        b->fresh[i] = 0;
+    }
+    return n;
+}
+
 /* Counts of rules, box by box, without the lock while SQLite works. */
 static void store_counts(struct egress *g)
 {
-    for (size_t slot = 0; slot <= LIMIT_SANDBOXES; slot++) {
-        struct rule_count *counts = NULL;
-        struct ruleset rules = RULESET_INIT;
+    autofree struct rule_count *counts = calloc(POLICY_RULES_MAX, sizeof(*counts));
+
+    for (size_t slot = 0; counts && slot <= LIMIT_SANDBOXES; slot++) {
+        autostrv struct strv names = STRV_INIT;
         struct err e = ERR_INIT;
         char id[LIMIT_ID + 1];
         size_t n = 0;
 
         pthread_mutex_lock(&g->lock);
         struct box *b = g->boxes[slot];
-        for (size_t i = 0; b && i < b->rules.n; i++)
-            n += b->fresh[i] > 0;
-        if (n > 0 && (counts = calloc(n, sizeof(*counts))) &&
-            ruleset_copy(&rules, &b->rules, &e) == 0) {
+        if (b) {
             memcpy(id, b->id, sizeof(id));
-            n = 0;
-            for (size_t i = 0; i < b->rules.n; i++) {
-                if (!b->fresh[i])
-                    continue;
-                counts[n++] = (struct rule_count){ rules.rows[i].allow, rules.rows[i].target,
-                                                   b->fresh[i] };
-                b->rules.rows[i].matches += b->fresh[i];
-                b->fresh[i] = 0;
-            }
-        } else {
-            n = 0;
+            n = take_counts(b, counts, &names);
         }
         pthread_mutex_unlock(&g->lock);
         if (n > 0 && store_rules_count(g->store, id, counts, n, &e) < 0)
             log_warn(LOG_CTX(.sandbox = id, .error = &e), "counts of rules are lost, ignoring");
-        free(counts);
-        ruleset_done(&rules);
     }
 }
+
+static void repair(struct egress *g, const char *why);
 
 static void on_sweep(void *arg)
 {
@@ -315,10 +348,18 @@ static void on_sweep(void *arg)
     int64_t now = now_mono_ms();
 
     pthread_mutex_lock(&g->lock);
-    for (size_t i = 0; i <= LIMIT_SANDBOXES; i++)
-        if (g->boxes[i])
-            names_expire(g->boxes[i], now);
+    for (size_t i = 0; i <= LIMIT_SANDBOXES; i++) {
+        struct box *b = g->boxes[i];
+        if (!b)
+            continue;
+        names_expire(b, now);
+        if (b->cut_again)       /* flows that began while the first cut went through the list */
+            box_cut_flows(g, b);
+        b->cut_again = false;
+    }
     log_sweep(g, now);
+    if (g->ready && g->dirty)
+        repair(g, "the filter is made anew, as a change of it failed before");
     pthread_mutex_unlock(&g->lock);
     store_counts(g);
     evloop_timer_set(g->sweep_timer, SWEEP_MS);
@@ -372,7 +413,6 @@ static int on_change(const struct nlmsghdr *h, void *arg)
 static void on_ruleset(void *arg, uint32_t events)
 {
     struct egress *g = arg;
-    struct err e = ERR_INIT;
     static char buf[64 * 1024];         /* event thread only */
 
     pthread_mutex_lock(&g->lock);
@@ -380,21 +420,59 @@ static void on_ruleset(void *arg, uint32_t events)
     for (;;) {
         ssize_t len = recv(mnl_socket_get_fd(g->watch), buf, sizeof(buf), MSG_DONTWAIT);
         if (len < 0 && errno == ENOBUFS)
-            n.others |= !filter_present(g->filter);
+            n.others = true;            /* whatever it was */
         else if (len <= 0)
             break;
         else
             mnl_cb_run(buf, (size_t)len, 0, 0, on_change, &n);
     }
-    int r = n.others ? rebuild(g, &e) : 0;
-    if (r == 0 && n.others)
-        r = guard_close(&g->net, &e);
+    if (n.others)
+        repair(g, "somebody else changed the filter of sandboxes; it is as it was again");
     pthread_mutex_unlock(&g->lock);
-    if (r < 0)
-        log_err(LOG_CTX(.error = &e),
-                "somebody changed the filter, and it cannot be repaired; sandboxes stay closed");
-    else if (n.others)
-        log_warn(NULL, "somebody else changed the filter of sandboxes; it is as it was again");
+}
+
+/* Under lock. What fails is tried again by the sweep. */
+static void repair(struct egress *g, const char *why)
+{
+    struct err e = ERR_INIT;
+    static struct log_rate rate;
+
+    g->dirty = rebuild(g, &e) < 0 || guard_close(&g->net, &e) < 0;
+    if (!g->dirty)
+        log_warn(NULL, "%s", why);
+    else if (log_rate_ok(&rate, 1, 60000))
+        log_err(LOG_CTX(.error = &e), "the filter of sandboxes cannot be repaired; trying again");
+}
+
+/* Somebody took policies of the guard's kind away; maybe ours. */
+static int on_guard_news(const struct nlmsghdr *h, void *arg)
+{
+    *(bool *)arg |= h->nlmsg_type == XFRM_MSG_DELPOLICY || h->nlmsg_type == XFRM_MSG_FLUSHPOLICY;
+    return MNL_CB_OK;
+}
+
+static void on_guard(void *arg, uint32_t events)
+{
+    struct egress *g = arg;
+    struct err e = ERR_INIT;
+    bool gone = false;
+    char buf[8192];
+
+    pthread_mutex_lock(&g->lock);
+    for (;;) {
+        ssize_t len = recv(mnl_socket_get_fd(g->guard_watch), buf, sizeof(buf), MSG_DONTWAIT);
+        if (len < 0 && errno == ENOBUFS)
+            gone = true;
+        else if (len <= 0)
+            break;
+        else
+            mnl_cb_run(buf, (size_t)len, 0, 0, on_guard_news, &gone);
+    }
+    if (gone && guard_close(&g->net, &e) < 0) {
+        g->dirty = true;
+        log_err(LOG_CTX(.error = &e), "the guard of sandboxes cannot be put back; trying again");
+    }
+    pthread_mutex_unlock(&g->lock);
 }
 
 /* --- sandboxes come and go --- */
@@ -413,8 +491,11 @@ static int put_up(struct egress *g, struct box *b, uid_t qemu, struct err *e)
 {
     struct filter_box fb = box_filter(b, NULL);
     struct err ignored = ERR_INIT;
+    unsigned n;
 
-    if (filter_remove(g->filter, b->id, &b->link, e) < 0 || link_create(&b->link, qemu, e) < 0)
+    /* Whoever had this address before may have left flows, which would be let through. */
+    if (filter_remove(g->filter, b->id, &b->link, e) < 0 ||
+        flows_cut(b->link.address, NULL, NULL, &n, e) < 0 || link_create(&b->link, qemu, e) < 0)
         return -1;
     if (filter_add(g->filter, &fb, e) < 0) {
         link_delete(b->link.name, &ignored);
@@ -439,6 +520,8 @@ int egress_attach(struct egress *g, const char *id, uint32_t slot, uid_t qemu, s
         return -1;
     pthread_mutex_lock(&g->lock);
     struct box *old = g->boxes[slot];
+    if (old)
+        log_done(g, old);
     g->boxes[slot] = NULL;
     int r = link_delete(b->link.name, e) < 0 ? -1 : put_up(g, b, qemu, e);
     if (r == 0)
@@ -459,9 +542,11 @@ int egress_detach(struct egress *g, const char *id, uint32_t slot, struct err *e
     struct err cut = ERR_INIT;
     unsigned n;
 
-    if (!egress_enabled(g) || !g->ready)
+    if (!egress_enabled(g))
         return 0;
     hold_lock(&g->change);
+    if (!g->ready)
+        return 0;
     link_describe(&g->net, id, slot, g->mtu, &l);
     pthread_mutex_lock(&g->lock);
     struct box *b = g->boxes[slot];
@@ -523,9 +608,9 @@ int egress_settle(struct egress *g, struct err *e)
     autofree char (*taps)[IFNAMSIZ] = NULL;
     size_t n = 0;
 
+    hold_lock(&g->change);
     if (!g->ready)
         return 0;
-    hold_lock(&g->change);
     pthread_mutex_lock(&g->lock);
     int r = link_list(&taps, &n, e);
     for (size_t i = 0; r == 0 && i < n; i++) {

@@ -6,6 +6,8 @@
 #include "daemon/egress_priv.h"
 
 #include "common/io.h"
+#include "common/log.h"
+#include "daemon/flows.h"
 
 #include <netinet/in.h>
 #include <stdio.h>
@@ -231,6 +233,23 @@ void ruled_explain(const struct egress *g, const struct ruleset *rules,
         snprintf(r->reason, sizeof(r->reason), "no rule allows it");
 }
 
+/* In the range, and not the host: another sandbox's, or will be. The filter refuses it before any
+ * rule, since a policy cannot speak for its neighbour. */
+bool is_neighbour(const struct egress *g, uint32_t address)
+{
+    uint32_t mask = UINT32_MAX << (32 - g->net.prefix);
+
+    return g->net.prefix && (address & mask) == g->net.address && !link_is_host(address);
+}
+
+void ruled_neighbour(struct ruled *ret)
+{
+    *ret = (struct ruled){ .ruling = { POLICY_DENY, POLICY_BY_PLACE, false } };
+    snprintf(ret->source, sizeof(ret->source), "special address");
+    snprintf(ret->reason, sizeof(ret->reason), "it is in the range of the sandboxes, "
+                                               "which do not reach one another");
+}
+
 void box_judge(const struct egress *g, const struct box *b, uint32_t address, uint16_t port,
                uint8_t proto, struct ruled *ret)
 {
@@ -239,6 +258,10 @@ void box_judge(const struct egress *g, const struct box *b, uint32_t address, ui
                                  .proto = proto, .host = link_is_host(address) };
     int64_t now = now_mono_ms();
 
+    if (is_neighbour(g, address)) {
+        ruled_neighbour(ret);
+        return;
+    }
     *ret = (struct ruled){ .ruling = policy_judge(&p, &q) };
     struct policy_question told = q;
     for (size_t i = 0; ret->ruling.verdict == POLICY_DENY && !q.host && i < b->n_admitted; i++) {
@@ -261,4 +284,33 @@ void box_count(struct box *b, const struct ruled *r)
 {
     if (!r->ruling.by_ceiling && r->ruling.rule >= 0 && (size_t)r->ruling.rule < b->rules.n)
         b->fresh[r->ruling.rule]++;
+}
+
+/* --- flows --- */
+
+static bool still_allowed(void *arg, const struct flow *f)
+{
+    struct egress *g = arg;
+    struct box *b = box_at(g, f->source);
+    uint8_t proto = f->proto == IPPROTO_TCP ? POLICY_TCP : f->proto == IPPROTO_UDP ? POLICY_UDP : 0;
+    struct ruled r;
+
+    if (!b || !proto)
+        return false;
+    if (f->destination == b->link.gateway && f->port == 53)
+        return true;
+    box_judge(g, b, f->destination, f->port, proto, &r);
+    return r.ruling.verdict == POLICY_ALLOW;
+}
+
+void box_cut_flows(struct egress *g, struct box *b)
+{
+    struct err e = ERR_INIT;
+    unsigned n;
+
+    if (flows_cut(b->link.address, still_allowed, g, &n, &e) < 0)
+        log_err(LOG_CTX(.sandbox = b->id, .error = &e),
+                "connections that the new policy denies may go on");
+    else if (n > 0)
+        log_debug(LOG_CTX(.sandbox = b->id), "%u connections ended by the new policy", n);
 }

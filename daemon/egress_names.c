@@ -16,6 +16,7 @@
 #include <string.h>
 
 #define ALERT_EVERY_MS 10000
+#define TTL_MAX 3600            /* the resolver says no more; here is who opens */
 
 #define TYPE_A 1                /* RFC 1035, RFC 3596, RFC 9460 */
 #define TYPE_AAAA 28
@@ -252,16 +253,19 @@ static int take_elements(struct box *b, const uint32_t *one, struct element **re
     return 0;
 }
 
-static size_t to_names(const struct element *x, size_t n, struct filter_name *ret)
+/* `all`: also those that should have ended, as the kernel may have them still. */
+static size_t to_names(const struct element *x, size_t n, bool all, struct filter_name *ret)
 {
     int64_t now = now_mono_ms();
     size_t k = 0;
 
     for (size_t i = 0; i < n; i++)
-        if (x[i].until > now)
+        if (all || x[i].until > now)
             ret[k++] = (struct filter_name){
                 .address = x[i].address, .port_lo = x[i].port_lo, .port_hi = x[i].port_hi,
-                .proto = x[i].proto, .timeout_ms = (uint64_t)(x[i].until - now), .name = x[i].name,
+                .proto = x[i].proto,
+                .timeout_ms = x[i].until > now ? (uint64_t)(x[i].until - now) : 1,
+                .name = x[i].name,
             };
     return k;
 }
@@ -291,8 +295,12 @@ static int change_kernel(struct egress *g, struct box *b, const struct element *
 
     if (!del || !add)
         return err_nomem(e);
-    size_t d = to_names(old, n_old, del), a = to_names(b->elements + from, n_new, add);
-    return d + a ? filter_names(g->filter, b->id, del, d, add, a, e) : 0;
+    size_t d = to_names(old, n_old, true, del);
+    size_t a = to_names(b->elements + from, n_new, false, add);
+    if (d + a == 0 || filter_names(g->filter, b->id, del, d, add, a, e) == 0)
+        return 0;
+    g->dirty = true;            /* some may be deleted: the sweep makes all anew */
+    return -1;
 }
 
 /* How much earlier than it should an element may end before the kernel is told anew: a part of the
@@ -358,6 +366,30 @@ static struct admitted *find_admitted(struct box *b, const char *name, uint32_t 
     return NULL;
 }
 
+/* A sandbox that asks for more than there is room for loses what would end first. */
+static void make_room(struct box *b, uint32_t address)
+{
+    struct admitted *first = NULL, *first_alike = NULL;
+    size_t alike = 0;
+
+    for (size_t i = 0; i < b->n_admitted; i++) {
+        struct admitted *a = &b->admitted[i];
+        if (!first || a->until < first->until)
+            first = a;
+        if (a->address != address)
+            continue;
+        alike++;
+        if (!first_alike || a->until < first_alike->until)
+            first_alike = a;
+    }
+    struct admitted *out = alike >= BOX_NAMES_ALIKE     ? first_alike
+                           : b->n_admitted >= BOX_NAMES ? first : NULL;
+    if (!out)
+        return;
+    free(out->name);
+    *out = b->admitted[--b->n_admitted];
+}
+
 /* 1: something is new; 0: it is there already, and for long enough. */
 static int remember(struct egress *g, struct box *b, const char *name, uint32_t address,
                     int64_t until, struct err *e)
@@ -370,8 +402,7 @@ static int remember(struct egress *g, struct box *b, const char *name, uint32_t 
             a->until = until;
         return longer;
     }
-    if (b->n_admitted == BOX_NAMES)
-        return err_set(e, ERR_QUOTA, "the sandbox holds %d addresses by names", BOX_NAMES);
+    make_room(b, address);
     struct admitted *grown = reallocarray(b->admitted, b->n_admitted + 1, sizeof(*grown));
     if (!grown)
         return err_nomem(e);
@@ -412,8 +443,9 @@ static bool is_open(const struct egress *g, const struct box *b, uint32_t addres
     return true;
 }
 
-/* True: it may be told to the guest, and is open by then. */
-static bool admit(struct egress *g, struct box *b, const char *name, uint32_t address,
+/* 1: it may be told to the guest, and is open by then; 0: it may not; -1: it could not be
+ * opened. */
+static int admit(struct egress *g, struct box *b, const char *name, uint32_t address,
                   int64_t until)
 {
     struct policy p = box_policy(g, b);
@@ -432,34 +464,41 @@ static bool admit(struct egress *g, struct box *b, const char *name, uint32_t ad
                  : policy_special(address, NULL) ? policy_special(address, NULL)
                                                  : "denied by a rule");
         tell(g, b, name, &r, false, &address);
-        return false;
+        return 0;
     }
     int changed = remember(g, b, name, address, until, &e);
     if (changed == 0 || (changed > 0 && is_open(g, b, address, spans, n, until)))
-        return true;
+        return 1;
     if (changed > 0 && names_settle(g, b, &address, true, &e) == 0)
-        return true;
+        return 1;
     log_warn(LOG_CTX(.sandbox = b->id, .error = &e), "cannot open an address, its name fails");
     forget(b, name, address);
-    return false;
+    return -1;
 }
 
-/* An alias that a rule denies by name refuses all; one that no rule is about is a mere detail of
- * how the name is served. */
+static int denies(const struct policy_rule *rules, size_t n, const char *name)
+{
+    for (size_t i = 0; i < n; i++)
+        if (rules[i].verdict == POLICY_DENY && policy_matches_name(&rules[i].target, name))
+            return (int)i;
+    return -1;
+}
+
+/* An alias that a rule denies by name, if only for a port, refuses all; one that no rule is about
+ * is a mere detail of how the name is served. */
 static bool alias_denied(struct egress *g, struct box *b, const struct resolve_admit *a,
                          struct ruled *ret, const char **ret_alias)
 {
-    struct policy p = box_policy(g, b);
-
     for (uint32_t i = 0; i < a->n_aliases; i++) {
         struct policy_question q = { .name = a->aliases[i] };
-        *ret = (struct ruled){ .ruling = policy_judge_name(&p, a->aliases[i]) };
-        if (ret->ruling.verdict == POLICY_DENY && ret->ruling.rule >= 0 &&
-            !ret->ruling.by_ceiling) {
-            ruled_explain(g, &b->rules, &q, ret);
-            *ret_alias = a->aliases[i];
-            return true;
-        }
+        int own = denies(b->rules.rules, b->rules.n, a->aliases[i]);
+        int above = own < 0 ? denies(g->ceiling, g->n_ceiling, a->aliases[i]) : -1;
+        if (own < 0 && above < 0)
+            continue;
+        *ret = (struct ruled){ .ruling = { POLICY_DENY, own < 0 ? above : own, own < 0 } };
+        ruled_explain(g, &b->rules, &q, ret);
+        *ret_alias = a->aliases[i];
+        return true;
     }
     return false;
 }
@@ -494,12 +533,20 @@ void names_admit(struct egress *g, const struct resolve_admit *a, struct resolve
         ret->verdict = refusal(g);
         return;
     }
-    int64_t until = now_mono_ms() + ((int64_t)a->ttl + g->config->resolver_grace_s) * 1000;
-    for (uint32_t i = 0; i < a->n_addresses; i++)
-        if (admit(g, b, a->name, a->addresses[i], until))
+    uint32_t ttl = a->ttl < TTL_MAX ? a->ttl : TTL_MAX;
+    int64_t until = now_mono_ms() + ((int64_t)ttl + g->config->resolver_grace_s) * 1000;
+    bool failed = false;
+    for (uint32_t i = 0; i < a->n_addresses; i++) {
+        int r1 = admit(g, b, a->name, a->addresses[i], until);
+        if (r1 > 0)
             ret->addresses[ret->n_addresses++] = a->addresses[i];
-    if (ret->n_addresses == 0 && a->n_addresses > 0)
+        failed |= r1 < 0;
+    }
+    if (ret->n_addresses == 0 && a->n_addresses > 0) {
+        if (failed)
+            ret->verdict = RESOLVE_FAIL;
         return;
+    }
     box_count(b, &allowed);
     tell(g, b, a->name, &allowed, true, ret->n_addresses ? ret->addresses : NULL);
 }

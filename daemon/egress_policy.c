@@ -12,12 +12,10 @@
 #include "common/log.h"
 #include "common/name.h"
 #include "common/sbuf.h"
-#include "daemon/flows.h"
 #include "daemon/peer.h"
 #include "daemon/presets.h"
 
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -84,34 +82,6 @@ int egress_request(struct egress *g, uid_t uid, const struct api_create_req *req
 
 /* --- changes --- */
 
-static bool still_allowed(void *arg, const struct flow *f)
-{
-    struct egress *g = arg;
-    struct box *b = box_at(g, f->source);
-    uint8_t proto = f->proto == IPPROTO_TCP ? POLICY_TCP : f->proto == IPPROTO_UDP ? POLICY_UDP : 0;
-    struct ruled r;
-
-    if (!b || !proto)
-        return false;
-    if (f->destination == b->link.gateway && f->port == 53)
-        return true;
-    box_judge(g, b, f->destination, f->port, proto, &r);
-    return r.ruling.verdict == POLICY_ALLOW;
-}
-
-/* Under lock: what it is about must not go meanwhile. */
-static void cut_flows(struct egress *g, struct box *b)
-{
-    struct err e = ERR_INIT;
-    unsigned n;
-
-    if (flows_cut(b->link.address, still_allowed, g, &n, &e) < 0)
-        log_err(LOG_CTX(.sandbox = b->id, .error = &e),
-                "connections that the new policy denies may go on");
-    else if (n > 0)
-        log_debug(LOG_CTX(.sandbox = b->id), "%u connections ended by the new policy", n);
-}
-
 static void tell_change(struct egress *g, struct box *b, uid_t uid, const char *what)
 {
     char reason[160];
@@ -136,7 +106,8 @@ static int put_in_force(struct egress *g, const char *id, uid_t uid, struct rule
     if (b)
         r = box_replace(g, b, s, e);
     if (b && r == 0) {
-        cut_flows(g, b);
+        box_cut_flows(g, b);
+        b->cut_again = true;
         tell_change(g, b, uid, what);
     }
     pthread_mutex_unlock(&g->lock);
@@ -315,6 +286,9 @@ static void judge_asked(const struct egress *g, const struct ruleset *s, const s
     if (t->kind == POLICY_NAME) {
         q.name = t->name;
         ret->ruling = a->any_port ? policy_judge_name(&p, t->name) : policy_judge(&p, &q);
+    } else if (is_neighbour(g, t->address)) {
+        ruled_neighbour(ret);
+        return;
     } else {
         q.address = t->address;
         q.has_address = true;

@@ -20,7 +20,8 @@
 #include <pthread.h>
 #include <time.h>
 
-#define BOX_NAMES 4096          /* (name, address) pairs of one sandbox at once */
+#define BOX_NAMES 1024          /* (name, address) pairs of one sandbox at once */
+#define BOX_NAMES_ALIKE 128     /* of these of one address */
 #define BOX_RECENT 64           /* events whose repeats are counted together */
 
 /* What the resolver told: this name led to this address, and may until then. */
@@ -73,6 +74,7 @@ struct box {
     size_t n_elements;
     struct recent recent[BOX_RECENT];
     struct bucket questions;
+    bool cut_again;             /* flows, at the next sweep */
     struct witness witness;
     uint64_t denied;            /* packets that were told as such */
 };
@@ -96,6 +98,7 @@ struct egress {
 
     pthread_mutex_t change;         /* one change of policy or registry at a time; first */
     pthread_mutex_t lock;           /* guards all below */
+    bool dirty;                     /* the kernel may not have what it should: make it anew */
     bool ready;                     /* range, guard, filter, log are there */
     struct err broken;              /* else why not */
     struct filter *filter;
@@ -109,7 +112,8 @@ struct egress {
     struct packet_log *log;
     struct mnl_socket *watch;       /* changes of the ruleset */
     struct resolver *resolver;
-    struct evsource *log_source, *watch_source, *write_timer, *sweep_timer;
+    struct mnl_socket *guard_watch; /* and of the guard */
+    struct evsource *log_source, *watch_source, *guard_source, *write_timer, *sweep_timer;
 };
 
 static inline void egress_unlock_cleanup(pthread_mutex_t **m)
@@ -147,7 +151,11 @@ void box_judge(const struct egress *g, const struct box *b, uint32_t address, ui
                uint8_t proto, struct ruled *ret);
 void ruled_explain(const struct egress *g, const struct ruleset *rules,
                    const struct policy_question *q, struct ruled *r);
+bool is_neighbour(const struct egress *g, uint32_t address);
+void ruled_neighbour(struct ruled *ret);
 void box_count(struct box *b, const struct ruled *r);
+/* Ends its flows that the policy does not allow. */
+void box_cut_flows(struct egress *g, struct box *b);
 
 /* --- names (egress_names.c); under lock --- */
 uint32_t names_ask(struct egress *g, const struct resolve_ask *q);      /* RESOLVE_… */

@@ -326,8 +326,9 @@ static void on_channel(void *arg, uint32_t events)
             continue;
         if (n > 0)
             log_err(NULL, "the resolver sent what is no message; it is ended");
-        evloop_set_events(r->channel_source, 0);
-        kill(r->pid, SIGKILL);      /* on_end() does the rest */
+        evloop_remove(take_ptr(r->channel_source));
+        if (r->pid > 0)
+            kill(r->pid, SIGKILL);  /* on_end() does the rest */
         return;
     }
 }

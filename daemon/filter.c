@@ -28,6 +28,7 @@
 #define LOG_PER_SECOND 20       /* denials of one sandbox that are told one by one */
 #define LOG_BURST 100
 #define ARP_PER_SECOND 20
+#define RESOLVER_CONNECTIONS 32 /* of one sandbox, by TCP */
 
 /* nft(8)'s numbers of types, 6 bits each in a concatenation; only it reads them. */
 #define TYPE_IPV4 7u
@@ -215,6 +216,19 @@ static void put_from_guests(struct filter *f)
     ends(f, NF_DROP);
 }
 
+static void put_opened(struct filter *f, const char (*opened)[IFNAMSIZ], size_t n)
+{
+    if (n == 0)
+        return;
+    nft_elems(f->b, true, INET, T, "opened");
+    for (size_t i = 0; i < n; i++) {
+        char key[IFNAMSIZ] = "";
+        snprintf(key, sizeof(key), "%s", opened[i]);
+        nft_elem(f->b, &(struct nft_elem){ .key = key, .key_len = sizeof(key) });
+    }
+    nft_elems_end(f->b);
+}
+
 static void put_forward(struct filter *f, const char (*opened)[IFNAMSIZ], size_t n)
 {
     struct nft_batch *b = f->b;
@@ -233,6 +247,11 @@ static void put_forward(struct filter *f, const char (*opened)[IFNAMSIZ], size_t
     nft_counter(b);
     ends(f, NF_DROP);
     rule(f, "forward");
+    match_taps(b, NFT_META_IIFNAME, NFT_CMP_EQ);
+    match_taps(b, NFT_META_OIFNAME, NFT_CMP_EQ);
+    nft_counter(b);
+    ends(f, NF_DROP);
+    rule(f, "forward");
     match_taps(b, NFT_META_IIFNAME, NFT_CMP_NEQ);
     match_taps(b, NFT_META_OIFNAME, NFT_CMP_EQ);
     match_state(b, STATE_NEW | STATE_INVALID);
@@ -244,15 +263,7 @@ static void put_forward(struct filter *f, const char (*opened)[IFNAMSIZ], size_t
     match_taps(b, NFT_META_OIFNAME, NFT_CMP_NEQ);
     nft_counter(b);
     ends(f, NF_DROP);
-    if (n == 0)
-        return;
-    nft_elems(b, true, INET, T, "opened");
-    for (size_t i = 0; i < n; i++) {
-        char key[IFNAMSIZ] = "";
-        snprintf(key, sizeof(key), "%s", opened[i]);
-        nft_elem(b, &(struct nft_elem){ .key = key, .key_len = sizeof(key) });
-    }
-    nft_elems_end(b);
+    put_opened(f, opened, n);
 }
 
 static void put_masquerade(struct filter *f)
@@ -429,9 +440,12 @@ static void put_box_chain(struct filter *f, const struct names *x, const struct 
     nft_counter(b);
     nft_mark(b, GUARD_MARK);
     ends(f, NF_ACCEPT);
+    /* An ICMP error about a flow of its own; one about another's would be a message to that one. */
     rule(f, x->box);
     match_state(b, STATE_RELATED);
     match_proto(b, IPPROTO_ICMP);
+    nft_ct_source(b, 0);
+    match_u32(b, NFT_CMP_EQ, htonl(l->address));
     nft_mark(b, GUARD_MARK);
     ends(f, NF_ACCEPT);
     rule(f, x->box);
@@ -440,6 +454,12 @@ static void put_box_chain(struct filter *f, const struct names *x, const struct 
     ends(f, NF_DROP);
     rule(f, x->box);
     nft_limit(b, f->o.new_per_second, 2 * f->o.new_per_second, true);
+    goes(f, x->full);
+    rule(f, x->box);
+    match_bytes(b, NFT_PAYLOAD_NETWORK_HEADER, 16, &gateway, sizeof(gateway));
+    match_proto(b, IPPROTO_TCP);
+    match_bytes(b, NFT_PAYLOAD_TRANSPORT_HEADER, 2, &dns, sizeof(dns));
+    nft_connections_over(b, RESOLVER_CONNECTIONS);
     goes(f, x->full);
     for (size_t i = 0; i < ARRAY_SIZE(dns_over); i++) {
         rule(f, x->box);
@@ -458,6 +478,12 @@ static void put_box_chain(struct filter *f, const struct names *x, const struct 
     rule(f, x->box);
     nft_fib_type(b, 0);
     match_u32(b, NFT_CMP_NEQ, RTN_UNICAST);
+    goes(f, x->no);
+    /* Other sandboxes, which no policy of this one can agree to. */
+    rule(f, x->box);
+    nft_payload(b, NFT_PAYLOAD_NETWORK_HEADER, 16, 4, 0);
+    nft_and(b, 0, htonl(UINT32_MAX << (32 - f->o.net.prefix)));
+    match_u32(b, NFT_CMP_EQ, htonl(f->o.net.address));
     goes(f, x->no);
     rule(f, x->box);
     match_destination(b, x->s);
@@ -577,6 +603,13 @@ static int tolerate(struct err *e, int r)
         return 0;
     }
     return r;
+}
+
+int filter_opened(struct filter *f, const char (*opened)[IFNAMSIZ], size_t n, struct err *e)
+{
+    nft_flush_elems(f->b, INET, T, "opened");
+    put_opened(f, opened, n);
+    return commit(f, e);
 }
 
 int filter_upstreams(struct filter *f, const struct filter_upstream *list, size_t n, struct err *e)

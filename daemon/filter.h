@@ -76,6 +76,8 @@ int filter_remove(struct filter *f, const char *id, const struct link *l, struct
 /* Takes the one away and puts the other in, at once. */
 int filter_names(struct filter *f, const char *id, const struct filter_name *del, size_t n_del,
                  const struct filter_name *add, size_t n_add, struct err *e);
+/* The list of interfaces that forward for sandboxes only, anew. */
+int filter_opened(struct filter *f, const char (*opened)[IFNAMSIZ], size_t n, struct err *e);
 /* What the resolver may ask: at most FILTER_UPSTREAMS. */
 #define FILTER_UPSTREAMS 16
 struct filter_upstream {

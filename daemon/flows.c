@@ -8,7 +8,7 @@
 #include <sys/socket.h>
 
 struct cut {
-    uint32_t source;
+    uint32_t address;
     flow_fn keep;
     void *arg;
     struct nfct_handle *h;      /* owned: deletes, while the other lists */
@@ -25,7 +25,7 @@ static int on_flow(enum nf_conntrack_msg_type type, struct nf_conntrack *ct, voi
         .proto = nfct_get_attr_u8(ct, ATTR_ORIG_L4PROTO),
     };
 
-    if (f.source != c->source)
+    if (f.source != c->address && (c->keep || f.destination != c->address))
         return NFCT_CB_CONTINUE;
     if (nfct_attr_is_set(ct, ATTR_ORIG_PORT_DST))
         f.port = ntohs(nfct_get_attr_u16(ct, ATTR_ORIG_PORT_DST));
@@ -50,9 +50,9 @@ static struct nfct_handle *open_table(struct err *e)
     return h;
 }
 
-int flows_cut(uint32_t source, flow_fn keep, void *arg, unsigned *ret_n, struct err *e)
+int flows_cut(uint32_t address, flow_fn keep, void *arg, unsigned *ret_n, struct err *e)
 {
-    struct cut c = { .source = source, .keep = keep, .arg = arg };
+    struct cut c = { .address = address, .keep = keep, .arg = arg };
     uint32_t family = AF_INET;
 
     *ret_n = 0;

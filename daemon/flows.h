@@ -18,5 +18,6 @@ struct flow {               /* as its first packet was */
 /* Whether it goes on. Must not block. */
 typedef bool (*flow_fn)(void *arg, const struct flow *f);
 
-/* Ends all flows from this address that `keep` does not want; NULL: all. *ret_n: how many. */
-int flows_cut(uint32_t source, flow_fn keep, void *arg, unsigned *ret_n, struct err *e);
+/* Ends all flows from this address that `keep` does not want; NULL: all, and those to it as well.
+ * *ret_n: how many. */
+int flows_cut(uint32_t address, flow_fn keep, void *arg, unsigned *ret_n, struct err *e);

@@ -108,32 +108,36 @@ static int on_netconf(const struct nlmsghdr *h, void *arg)
     return MNL_CB_OK;
 }
 
-static int turn_on(struct mnl_socket *s, uint32_t index, struct err *e)
+int guard_forward(const char *name, bool on, struct err *e)
 {
+    autonetlink struct mnl_socket *s = NULL;
     char buf[NETLINK_MESSAGE];
     struct ifinfomsg *info;
     struct nlmsghdr *h = netlink_message(buf, RTM_NEWLINK, 0, sizeof(*info), (void **)&info);
 
-    info->ifi_index = (int)index;
+    if (netlink_open(NETLINK_ROUTE, 0, &s, e) < 0)
+        return -1;
+    info->ifi_index = (int)if_nametoindex(name);
+    if (info->ifi_index == 0)
+        return 0;               /* it has gone meanwhile */
     struct nlattr *families = mnl_attr_nest_start(h, IFLA_AF_SPEC);
     struct nlattr *v4 = mnl_attr_nest_start(h, AF_INET);
     struct nlattr *conf = mnl_attr_nest_start(h, IFLA_INET_CONF);
-    mnl_attr_put_u32(h, IPV4_DEVCONF_FORWARDING, 1);
+    mnl_attr_put_u32(h, IPV4_DEVCONF_FORWARDING, on);
     mnl_attr_nest_end(h, conf);
     mnl_attr_nest_end(h, v4);
     mnl_attr_nest_end(h, families);
-    return netlink_do(s, h, e, "turn forwarding on for interface %u", index);
+    return netlink_do(s, h, e, "turn forwarding %s for %s", on ? "on" : "off", name);
 }
 
-int guard_forward(char (**ret)[IFNAMSIZ], size_t *ret_n, struct err *e)
+int guard_closed_ways(char (**ret)[IFNAMSIZ], size_t *ret_n, struct err *e)
 {
     autonetlink struct mnl_socket *s = NULL;
     struct census c = { 0 };
     char buf[NETLINK_MESSAGE];
     struct netconfmsg *m;
+    size_t n = 0;
 
-    *ret = NULL;
-    *ret_n = 0;
     if (netlink_open(NETLINK_ROUTE, 0, &s, e) < 0)
         return -1;
     struct nlmsghdr *h = netlink_message(buf, RTM_GETNETCONF, 0, sizeof(*m), (void **)&m);
@@ -143,17 +147,10 @@ int guard_forward(char (**ret)[IFNAMSIZ], size_t *ret_n, struct err *e)
     char (*names)[IFNAMSIZ] = calloc(c.n + 1, sizeof(*names));
     if (!names)
         return err_nomem(e);
-    size_t n = 0;
-    for (size_t i = 0; !c.all && i < c.n; i++) {
-        if (!if_indextoname(c.off[i], names[n]) || strcmp(names[n], "lo") == 0 ||
-            strncmp(names[n], LINK_PREFIX, strlen(LINK_PREFIX)) == 0)
-            continue;
-        if (turn_on(s, c.off[i], e) < 0) {
-            free(names);
-            return -1;
-        }
-        n++;
-    }
+    for (size_t i = 0; !c.all && i < c.n; i++)
+        if (if_indextoname(c.off[i], names[n]) && strcmp(names[n], "lo") != 0 &&
+            strncmp(names[n], LINK_PREFIX, strlen(LINK_PREFIX)) != 0)
+            n++;
     *ret = names;
     *ret_n = n;
     return 0;

@@ -20,7 +20,9 @@
 int guard_close(const struct subnet *net, struct err *e);
 int guard_open(const struct subnet *net, struct err *e);    /* takes it away */
 
-/* Forwarding for the ways out, where the host does not forward at all: turned on for each interface
- * but loopback. *ret: names of those for which it was done now (owned array), which the filter then
- * keeps from forwarding anything but sandboxes' packets. A host that forwards is left alone. */
-int guard_forward(char (**ret)[IFNAMSIZ], size_t *ret_n, struct err *e);
+/* Forwarding for the ways out, where the host does not forward at all: interfaces for which it has
+ * to be turned on, all but loopback and taps (owned array); none on a host that forwards. The
+ * filter has to keep them from forwarding anything but sandboxes' packets before it is turned
+ * on. */
+int guard_closed_ways(char (**ret)[IFNAMSIZ], size_t *ret_n, struct err *e);
+int guard_forward(const char *name, bool on, struct err *e);

@@ -486,6 +486,15 @@ void nft_ct(struct nft_batch *b, uint32_t key, unsigned reg)
     EXPR(b, "ct", NFTNL_EXPR_CT_KEY, key, NFTNL_EXPR_CT_DREG, reg32(reg));
 }
 
+void nft_ct_source(struct nft_batch *b, unsigned reg)
+{
+    struct nftnl_expr *x = EXPR(b, "ct", NFTNL_EXPR_CT_KEY, NFT_CT_SRC_IP, NFTNL_EXPR_CT_DREG,
+                                reg32(reg));
+
+    if (x)
+        nftnl_expr_set_u8(x, NFTNL_EXPR_CT_DIR, 0);     /* IP_CT_DIR_ORIGINAL */
+}
+
 void nft_payload(struct nft_batch *b, uint32_t base, uint32_t offset, uint32_t len, unsigned reg)
 {
     EXPR(b, "payload", NFTNL_EXPR_PAYLOAD_BASE, base, NFTNL_EXPR_PAYLOAD_OFFSET, offset,

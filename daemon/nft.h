@@ -69,6 +69,8 @@ void nft_rule_end(struct nft_batch *b);
 /* expressions */
 void nft_meta(struct nft_batch *b, uint32_t key, unsigned reg);         /* NFT_META_… */
 void nft_ct(struct nft_batch *b, uint32_t key, unsigned reg);           /* NFT_CT_… */
+/* IPv4 source of the first packet of the flow that this one belongs or is related to. */
+void nft_ct_source(struct nft_batch *b, unsigned reg);
 void nft_payload(struct nft_batch *b, uint32_t base, uint32_t offset, uint32_t len, unsigned reg);
 void nft_fib_type(struct nft_batch *b, unsigned reg);                   /* RTN_… of daddr */
 void nft_and(struct nft_batch *b, unsigned reg, uint32_t mask);         /* 4 bytes, host order */

@@ -6,6 +6,7 @@ import random
 import re
 import signal
 import socket
+import struct
 import threading
 import time
 
@@ -15,7 +16,8 @@ from sandboxd import SOURCE, wait_until
 from world import DNS, GATEWAY, METADATA, OTHER, PRIVATE, UP, WEB, WEB2, run_in
 
 RULES = ["allow ok.example.com:80", "allow *.wild.example:80", "allow alias.example.com:80",
-         "deny denied.example.org", "allow rebind.example.com", f"allow {OTHER}:8080", f"deny {OTHER}:5432",
+         "deny denied.example.org", "allow partly.example.com:80", "deny half.example.org:443",
+         "allow rebind.example.com", f"allow {OTHER}:8080", f"deny {OTHER}:5432",
          "allow short.example.com:80", "allow moves.example.com:80"]
 CLOSED = {"reset", "prohibited", "unreachable", "sent", "timeout"}
 
@@ -24,7 +26,9 @@ CLOSED = {"reset", "prohibited", "unreachable", "sent", "timeout"}
 def box(world):
     world.names.zone.update({
         "ok.example.com": ([WEB], 300), "*.wild.example": ([WEB2], 300), "alias.example.com": "denied.example.org",
-        "denied.example.org": ([OTHER], 300), "short.example.com": (["1.1.1.1"], 1)})
+        "denied.example.org": ([OTHER], 300),
+        "partly.example.com": "half.example.org", "half.example.org": ([OTHER], 60),
+        "short.example.com": (["1.1.1.1"], 1)})
     return world.box("box", *RULES)
 
 
@@ -155,6 +159,7 @@ def test_alias_to_a_denied_name(world, box, seen):
     answer = box.resolve("alias.example.com")
     assert answer["seen"] == "refused"
     e = box.logged(name="alias.example.com", verdict="deny")
+    assert box.resolve("partly.example.com")["seen"] == "refused"      # if only for a port
     seen(f"refused; log: {e['reason']}")
 
 
@@ -240,6 +245,56 @@ def test_fragments_and_tunnels(world, box, seen):
     box.logged(proto="gre", verdict="deny")
     box.logged(proto="icmp", verdict="deny")
     seen(", ".join(s))
+
+
+def icmp_error(source, sport, target, dport):
+    """Type 3, code 3, quoting a UDP packet; with bytes of our own in it."""
+    udp = struct.pack("!HHHH", sport, dport, 16, 0) + b"leakleak"
+    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0, socket.inet_aton(source),
+                     socket.inet_aton(target))
+
+    def checksum(data):
+        n = sum(struct.unpack(f"!{len(data) // 2}H", data))
+        n = (n & 0xffff) + (n >> 16)
+        return ~((n & 0xffff) + (n >> 16)) & 0xffff
+    ip = ip[:10] + struct.pack("!H", checksum(ip)) + ip[12:]
+    body = struct.pack("!BBHI", 3, 3, 0, 0) + ip + udp
+    return body[:2] + struct.pack("!H", checksum(body)) + body[4:]
+
+
+def test_icmp_about_the_flow_of_another(world, box, neighbour, seen):
+    """ICMP errors, with data in them, about flows of the host or of another sandbox"""
+    s = run_in(world.d.network, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    with s:
+        s.bind((UP, 5000))
+        s.settimeout(10)
+        s.sendto(b"x", (WEB, 5432))
+        assert s.recv(10) == b"x"           # a flow of the host's
+        send = ("perl -MSocket -e 'socket(S,PF_INET,SOCK_RAW,1) or die; "
+                "send(S,pack(\"H*\",$ARGV[0]),0,pack_sockaddr_in(0,inet_aton($ARGV[1]))) or die' ")
+        with world.wire() as wire:
+            r = box.root(send + icmp_error(WEB, 5432, UP, 5000).hex() + " " + WEB)
+            assert r["exit_code"] == 0, r
+    assert wire == [], wire
+    box.logged(proto="icmp", address=WEB, verdict="deny")
+    seen("refused, and logged")
+
+
+def test_another_sandbox_by_a_rule(world, box, neighbour, seen):
+    """A policy that names the address of another sandbox"""
+    box.policy("allow", f"{neighbour.address}:22")
+    s = box.tcp(neighbour.address, 22)
+    verdict = box.d.get(f"/v1/sandboxes/box/policy/check?target={neighbour.address}:22")
+    box.policy("rm", f"{neighbour.address}:22")
+    assert s == "reset" and verdict["verdict"] == "deny"
+    seen(f"{s}: {verdict['reason']}")
+
+
+def test_guard_taken_away(world, box, seen):
+    """Somebody removes the guard behind the filter"""
+    world.host("ip xfrm policy flush")
+    wait_until(lambda: "block" in world.host("ip xfrm policy"), 10, "guard")
+    seen("put back at once")
 
 
 def test_two_with_opposite_policies(world, box, neighbour, seen):
