@@ -13,7 +13,7 @@ import time
 import netns
 import pytest
 from sandboxd import SOURCE, wait_until
-from world import DNS, GATEWAY, METADATA, OTHER, PRIVATE, UP, WEB, WEB2, run_in
+from world import DNS, GATEWAY, HOST, METADATA, OTHER, PRIVATE, UP, WEB, WEB2, run_in
 
 RULES = ["allow ok.example.com:80", "allow *.wild.example:80", "allow alias.example.com:80",
          "deny denied.example.org", "allow partly.example.com:80", "deny half.example.org:443",
@@ -122,7 +122,7 @@ def test_flood_of_an_allowed_wildcard(world, box, seen):
     seen(f"{asked} of 1,000 asked within the limit; alert: {e['reason']}")
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", PRIVATE, METADATA, GATEWAY, UP, "neighbour",
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", PRIVATE, METADATA, GATEWAY, UP, HOST, "neighbour",
                                      "192.168.1.1", "100.64.0.7", "224.0.0.1", "255.255.255.255"])
 def test_rebinding(world, box, neighbour, seen, address):
     """An allowed name's answer points to a special address, the host or another sandbox"""
@@ -168,7 +168,7 @@ def test_metadata_under_open(world, neighbour, seen):
     opened = world.box("opened", policy="open")
     assert opened.tcp(WEB, 443) == "connected"
     s = nothing_got_out(world, opened, *({"kind": "tcp", "address": a, "port": 80} for a in (
-        METADATA, PRIVATE, "192.168.1.1", "172.16.0.9", "100.64.0.7", "169.254.1.1", "127.0.0.1", GATEWAY, UP,
+        METADATA, PRIVATE, "192.168.1.1", "172.16.0.9", "100.64.0.7", "169.254.1.1", "127.0.0.1", GATEWAY, UP, HOST,
         neighbour.address)))
     opened.logged(address=METADATA, verdict="deny")
     world.d.ok("rm", "-f", "opened")

@@ -23,6 +23,7 @@ import netns  # noqa: E402
 from sandboxd import Daemon, wait_until  # noqa: E402
 
 UP, IN, UPSTREAM = "203.0.113.2", "203.0.113.1", "9.9.9.9"
+HOST = "93.184.220.1"       # a public address of the host's
 GATEWAY, RANGE = "10.209.0.1", "10.209."
 WEB, WEB2, OTHER, DNS = "93.184.216.34", "93.184.216.35", "151.101.1.69", "8.8.8.8"
 PRIVATE, METADATA = "10.0.0.5", "169.254.169.254"
@@ -122,7 +123,7 @@ class World:
         self.d = Daemon(resolver_upstreams=[UPSTREAM], resolver_grace_s=1, default_policy="none", **config)
         self.at(self.d.network, f"ip link add up0 type veth peer name in0;"
                 f"ip link set in0 netns /proc/{os.getpid()}/fd/{self.internet};"
-                f"ip addr add {UP}/24 dev up0; ip link set up0 up; ip route add default via {IN}")
+                f"ip addr add {UP}/24 dev up0; ip addr add {HOST}/32 dev lo; ip link set up0 up; ip route add default via {IN}")
         self.at(self.internet, f"ip addr add {IN}/24 dev in0; ip link set in0 up;"
                 f"ip route add {RANGE}0.0/16 via {UP};" +
                 "".join(f"ip addr add {a}/32 dev lo;" for a in ADDRESSES))
