@@ -5,6 +5,7 @@
 #include "common/sbuf.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -17,7 +18,7 @@ static _Atomic uint32_t sequence = 1;
 
 uint32_t netlink_sequence(uint32_t how_many)
 {
-    return sequence += how_many;
+    return atomic_fetch_add(&sequence, how_many) + how_many;
 }
 
 int netlink_open(int protocol, unsigned groups, struct mnl_socket **ret, struct err *e)

@@ -7,7 +7,7 @@ import time
 
 import netns
 import pytest
-from sandboxd import wait_until
+from sandboxd import Daemon, wait_until
 from world import GATEWAY, OTHER, WEB, WEB2, elapsed
 
 
@@ -225,4 +225,30 @@ def test_when_the_kernel_refuses(world, box):
     assert status in (400, 413, 503), (status, body[:300])
     assert b"intricate" in body or b"ranges" in body or b"kernel" in body, body[:300]
     assert box.policy("export") == before
+    assert box.tcp("8.8.8.8", 22) == "connected"
+
+
+def test_a_second_daemon_on_one_host(world, box):
+    """What a network needs cannot be had: no sandbox starts, the cause is named, and later it works."""
+    d = Daemon(default_policy="none", uid_base=1900000000)
+    os.close(d.network)
+    d.network = os.dup(world.d.network)
+    try:
+        d.start()
+        r = d.sbx("create", "--name", "second")
+        assert r.returncode == 125 and "the filter's log" in r.stderr and "another sandboxd" in r.stderr, r
+        assert d.get("/v1/sandboxes")["sandboxes"] == []
+        r = d.sbx("doctor")
+        assert r.returncode == 1 and "MISSING  networks of sandboxes: " in r.stdout, r.stdout
+        assert box.d.sbx("doctor").returncode == 0
+        assert box.tcp("8.8.8.8", 22) == "connected"    # the first one has not noticed
+        d.ok("create", "--name", "first", "--no-start")     # whose address is the other daemon's box's
+        d.ok("create", "--name", "later", "--no-start")
+        world.d.stop()
+        d.ok("start", "later")                          # tried anew
+        d.ok("rm", "-f", "first", "later")
+    finally:
+        left = d.close()
+        world.d.start()
+    assert not left, left
     assert box.tcp("8.8.8.8", 22) == "connected"

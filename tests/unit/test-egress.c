@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <unistd.h>
 
 #define SLOTS 12
@@ -22,6 +23,7 @@
 #define LOOK_EVERY 10       /* of a hundred, then */
 
 static char dir[64];
+static const char *parent = "/tmp";
 static struct config config;
 static struct store *st;
 
@@ -36,7 +38,7 @@ static struct egress *begin(void)
     SKIP_IF(geteuid() != 0, "not root");
     SKIP_IF(unshare(CLONE_NEWNET) < 0, "no network namespaces");
     SKIP_IF(access("/dev/net/tun", F_OK) < 0, "no /dev/net/tun");
-    snprintf(dir, sizeof(dir), "/tmp/test-egress-XXXXXX");
+    snprintf(dir, sizeof(dir), "%s/test-egress-XXXXXX", parent);
     ASSERT_TRUE(mkdtemp(dir) != NULL);
     snprintf(path, sizeof(path), "%s/config", dir);
     FILE *f = fopen(path, "w");
@@ -239,6 +241,57 @@ TEST(a_policy_that_cannot_be_stored_changes_nothing)
     ASSERT_STREQ(before.text, after.text);
     json_done(api_policy_table, &before, sizeof(before));
     json_done(api_policy_table, &after, sizeof(after));
+    ASSERT_OK(egress_detach(g, id, 1, &e), e);
+    end(g);
+}
+
+/* On a disk of its own, which is then filled. */
+TEST(a_full_disk_leaves_the_old_policy)
+{
+    struct egress *g;
+    struct filter_options o = { .net = { 0x0ad10000, 16 }, .connections = 1, .new_per_second = 1 };
+    struct filter *f = NULL;
+    struct api_policy before = { 0 }, after = { 0 };
+    struct err e = ERR_INIT;
+    struct link l;
+    size_t had = 0, has = 0;
+    char id[17], path[128];
+    static char many[400][32], *targets[401];
+
+    SKIP_IF(geteuid() != 0, "not root");
+    SKIP_IF(unshare(CLONE_NEWNS) < 0, "no mount namespaces");
+    ASSERT_EQ(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+    ASSERT_EQ(mount("small", "/mnt", "tmpfs", 0, "size=1m"), 0);
+    parent = "/mnt";
+    g = begin();
+    insert(1);
+    id_of(1, id);
+    ASSERT_OK(egress_attach(g, id, 1, 1879048193, &l, &e), e);
+    ASSERT_OK(filter_open(&o, &f, &e), e);
+    ASSERT_OK(filter_read(f, id, 's', count, &had, &e), e);
+    ASSERT_OK(egress_policy(g, id, &before, &e), e);
+    snprintf(path, sizeof(path), "%s/filler", dir);
+    FILE *fill = fopen(path, "w");
+    while (fill && fputs("0123456789abcdef", fill) >= 0 && fflush(fill) == 0)
+        ;
+    for (unsigned i = 0; i < 400; i++) {
+        snprintf(many[i], sizeof(many[i]), "60.%u.%u.0/24:443", i >> 8, i & 255);
+        targets[i] = many[i];
+    }
+    struct api_policy_rules_req req = { (char *)"allow", { targets, 400 } };
+    ASSERT_EQ(egress_change(g, id, 0, &req, &e), -1);
+    ASSERT_EQ(e.code, ERR_NO_SPACE);
+    e = ERR_INIT;
+    ASSERT_OK(filter_read(f, id, 's', count, &has, &e), e);
+    ASSERT_EQ(had, has);
+    ASSERT_OK(egress_policy(g, id, &after, &e), e);
+    ASSERT_STREQ(before.text, after.text);
+    fclose(fill);
+    unlink(path);
+    ASSERT_OK(egress_change(g, id, 0, &req, &e), e);        /* with room it works */
+    json_done(api_policy_table, &before, sizeof(before));
+    json_done(api_policy_table, &after, sizeof(after));
+    filter_close(f);
     ASSERT_OK(egress_detach(g, id, 1, &e), e);
     end(g);
 }

@@ -28,7 +28,8 @@ def test_twice_and_stop():
         assert r.returncode == 0, r.stdout + r.stderr
         name = "quickstart-my-project"
         for text in ("creating the sandbox", "host has " + os.uname().release, "uid=1000(agent)",
-                     "uid=0(root)", "notes", "virtiofs", f"exec -it {name} bash", "--stop"):
+                     "uid=0(root)", "notes", "virtiofs", f"exec -it {name} bash", "--stop",
+                     "Could not resolve host: example.com", "deny example.com:443"):
             assert text in r.stdout, text
         box = json.loads(d.ok("inspect", name))[0]
         assert box["state"] == "running" and box["workspace"]["path"] == d.dir + "/My Project"
