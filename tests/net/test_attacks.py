@@ -13,7 +13,7 @@ import time
 import netns
 import pytest
 from sandboxd import SOURCE, wait_until
-from world import DNS, GATEWAY, HOST, METADATA, OTHER, PRIVATE, UP, WEB, WEB2, run_in
+from world import DNS, GATEWAY, HOST, METADATA, OTHER, PRIVATE, UP, WEB, WEB2, a_world, run_in  # noqa: F401
 
 RULES = ["allow ok.example.com:80", "allow *.wild.example:80", "allow alias.example.com:80",
          "deny denied.example.org", "allow partly.example.com:80", "deny half.example.org:443",

@@ -17,6 +17,7 @@ import threading
 import time
 
 import dnslib
+import pytest
 
 sys.path.insert(1, os.path.join(os.path.dirname(os.path.dirname(__file__)), "harness"))
 import netns  # noqa: E402
@@ -223,6 +224,18 @@ class World:
             s.close()
         os.close(self.internet)
         return left
+
+
+@pytest.fixture(scope="module", name="world")
+def a_world():
+    """One sandboxd with an Internet per module. Not in conftest.py: the resolver's tests have a world of
+    their own."""
+    w = World()
+    try:
+        yield w
+    finally:
+        left = w.close()
+    assert not left, left
 
 
 class Guest:
