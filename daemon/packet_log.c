@@ -121,7 +121,7 @@ static int configure(struct mnl_socket *s, uint16_t group, struct err *e)
     h->nlmsg_seq = netlink_sequence(1);
     if (nflog_attr_put_cfg_cmd(h, NFULNL_CFG_CMD_BIND) < 0 ||
         netlink_do(s, h, e, "take the filter's log (group %u)", group) < 0) {
-        if (e->sys == EBUSY || e->sys == EPERM)     /* the kernel's word for a group that is taken */
+        if (e->sys == EBUSY || e->sys == EPERM)     /* the kernel's words for one that is taken */
             return err_hint(e, "another program listens to it; is another sandboxd running?");
         return err_hint(e, "the kernel needs CONFIG_NETFILTER_NETLINK_LOG (nfnetlink_log)");
     }
