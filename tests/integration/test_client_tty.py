@@ -277,8 +277,9 @@ class Tmux:
     def __init__(self, tmp, env):
         self.socket = tmp + "/tmux"
         self.env = env
+        # HISTFILE: a shell that is hung up writes its history, into a directory that is being removed.
         self.run("-f", "/dev/null", "new-session", "-d", "-x", "90", "-y", "25",
-                 "env PS1='$ ' bash --norc --noprofile -i")
+                 "env PS1='$ ' HISTFILE= bash --norc --noprofile -i")
         self.until("$")
 
     def run(self, *args):

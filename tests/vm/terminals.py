@@ -79,7 +79,7 @@ class Tmux:
             f.write("set -g status off\nset -g escape-time 0\n"
                     "set -g default-terminal screen-256color\nset -g remain-on-exit on\n")
         self.run("-f", self.dir + "/conf", "new-session", "-d", "-x", str(cols), "-y", str(rows),
-                 "env PS1='host$ ' bash --norc --noprofile -i")
+                 "env PS1='host$ ' HISTFILE= bash --norc --noprofile -i")
         self.until("host$")
 
     def __enter__(self):
