@@ -12,8 +12,6 @@
 #include "daemon/netlink.h"
 
 #include <fcntl.h>
-#include <linux/netfilter/nf_tables.h>
-#include <linux/netfilter/nfnetlink.h>
 #include <linux/xfrm.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -123,12 +121,12 @@ static void on_sweep(void *arg);
 
 static int watch_events(struct egress *g, struct err *e)
 {
-    if (netlink_open(NETLINK_NETFILTER, 1u << (NFNLGRP_NFTABLES - 1), &g->watch, e) < 0 ||
+    if (filter_watch_open(g->filter, &g->watch, e) < 0 ||
         netlink_open(NETLINK_XFRM, 1u << (XFRMNLGRP_POLICY - 1), &g->guard_watch, e) < 0 ||
         packet_log_open(FILTER_LOG_GROUP, &g->log, e) < 0 ||
         evloop_add_fd(g->loop, mnl_socket_get_fd(g->guard_watch), EPOLLIN, on_guard, g,
                       &g->guard_source, e) < 0 ||
-        evloop_add_fd(g->loop, mnl_socket_get_fd(g->watch), EPOLLIN, on_ruleset, g,
+        evloop_add_fd(g->loop, filter_watch_fd(g->watch), EPOLLIN, on_ruleset, g,
                       &g->watch_source, e) < 0 ||
         evloop_add_fd(g->loop, packet_log_fd(g->log), EPOLLIN, on_packets, g, &g->log_source,
                       e) < 0)
@@ -185,7 +183,7 @@ static void close_parts(struct egress *g)
     evloop_remove(take_ptr(g->guard_source));
     netlink_close(take_ptr(g->guard_watch));
     packet_log_close(take_ptr(g->log));
-    netlink_close(take_ptr(g->watch));
+    filter_watch_close(take_ptr(g->watch));
     if (g->filter)
         filter_close(take_ptr(g->filter));
     free(take_ptr(g->opened));
@@ -388,45 +386,12 @@ static int rebuild(struct egress *g, struct err *e)
     return filter_rebuild(g->filter, boxes, n, (const char (*)[IFNAMSIZ])g->opened, g->n_opened, e);
 }
 
-struct news { uint32_t own; bool others; };
-
-/* A change of our tables that is not our own doing. */
-static int on_change(const struct nlmsghdr *h, void *arg)
-{
-    struct news *n = arg;
-    const struct nlattr *a;
-
-    if (h->nlmsg_pid == n->own || h->nlmsg_pid == 0 ||
-        h->nlmsg_type >> 8 != NFNL_SUBSYS_NFTABLES || (h->nlmsg_type & 0xff) == NFT_MSG_NEWGEN)
-        return MNL_CB_OK;
-    /* The first attribute is the table's name in all messages but those about generations. */
-    mnl_attr_for_each(a, h, sizeof(struct nfgenmsg)) {
-        if (mnl_attr_get_type(a) == NFTA_TABLE_NAME) {
-            n->others |= mnl_attr_validate(a, MNL_TYPE_NUL_STRING) >= 0 &&
-                         strcmp(mnl_attr_get_str(a), FILTER_TABLE) == 0;
-            break;
-        }
-    }
-    return MNL_CB_OK;
-}
-
 static void on_ruleset(void *arg, uint32_t events)
 {
     struct egress *g = arg;
-    static char buf[64 * 1024];         /* event thread only */
 
     pthread_mutex_lock(&g->lock);
-    struct news n = { .own = filter_port(g->filter) };
-    for (;;) {
-        ssize_t len = recv(mnl_socket_get_fd(g->watch), buf, sizeof(buf), MSG_DONTWAIT);
-        if (len < 0 && errno == ENOBUFS)
-            n.others = true;            /* whatever it was */
-        else if (len <= 0)
-            break;
-        else
-            mnl_cb_run(buf, (size_t)len, 0, 0, on_change, &n);
-    }
-    if (n.others)
+    if (filter_watch_others(g->watch))
         repair(g, "somebody else changed the filter of sandboxes; it is as it was again");
     pthread_mutex_unlock(&g->lock);
 }

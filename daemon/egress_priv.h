@@ -15,6 +15,7 @@
 #include "daemon/egress.h"
 #include "daemon/evloop.h"
 #include "daemon/filter.h"
+#include "daemon/filter_watch.h"
 #include "daemon/packet_log.h"
 
 #include <pthread.h>
@@ -110,7 +111,7 @@ struct egress {
     uint64_t lines_lost;
 
     struct packet_log *log;
-    struct mnl_socket *watch;       /* changes of the ruleset */
+    struct filter_watch *watch;     /* changes of the ruleset */
     struct resolver *resolver;
     struct mnl_socket *guard_watch; /* and of the guard */
     struct evsource *log_source, *watch_source, *guard_source, *write_timer, *sweep_timer;

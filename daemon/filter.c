@@ -48,6 +48,8 @@ struct filter {
     struct nft_batch *b;        /* owned */
     struct filter_upstream upstreams[FILTER_UPSTREAMS];
     size_t n_upstreams;
+    uint32_t generation;        /* of the whole ruleset, after our last change */
+    bool met_others;            /* somebody else's changes came between ours */
 };
 
 int filter_open(const struct filter_options *o, struct filter **ret, struct err *e)
@@ -61,6 +63,7 @@ int filter_open(const struct filter_options *o, struct filter **ret, struct err 
         filter_close(f);
         return err_hint(e, "the kernel needs nf_tables (CONFIG_NF_TABLES_INET)");
     }
+    filter_alone(f);            /* from here on */
     *ret = f;
     return 0;
 }
@@ -78,9 +81,31 @@ uint32_t filter_port(const struct filter *f)
     return mnl_socket_get_portid(f->s);
 }
 
+/* Each change that changes something makes the generation one more. */
+static void note_generation(struct filter *f, uint32_t expected)
+{
+    struct err ignored = ERR_INIT;
+    uint32_t now = 0;
+
+    if (nft_generation(f->s, &now, &ignored) < 0 || now - f->generation > expected)
+        f->met_others = true;
+    f->generation = now;
+}
+
 static int commit(struct filter *f, struct err *e)
 {
-    return nft_commit(f->s, f->b, e);
+    int r = nft_commit(f->s, f->b, e);
+
+    note_generation(f, r == 0 ? 1 : 0);
+    return r;
+}
+
+bool filter_alone(struct filter *f)
+{
+    note_generation(f, 0);
+    bool r = !f->met_others;
+    f->met_others = false;
+    return r;
 }
 
 /* --- names of what belongs to a sandbox --- */

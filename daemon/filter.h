@@ -46,6 +46,8 @@ int filter_open(const struct filter_options *o, struct filter **ret, struct err 
 void filter_close(struct filter *f);    /* what the kernel has stays */
 /* By which the kernel's notices tell our own changes from others'. */
 uint32_t filter_port(const struct filter *f);
+/* Whether nobody else changed anything of nftables, ours or not, since this was last asked. */
+bool filter_alone(struct filter *f);
 
 struct filter_name {                /* an element of n-ID */
     uint32_t address;

@@ -10,6 +10,7 @@
 #include <libnftnl/chain.h>
 #include <libnftnl/common.h>
 #include <libnftnl/expr.h>
+#include <libnftnl/gen.h>
 #include <libnftnl/rule.h>
 #include <libnftnl/table.h>
 #include <libnftnl/udata.h>
@@ -179,6 +180,28 @@ int nft_commit(struct mnl_socket *s, struct nft_batch *b, struct err *e)
     if (begin(b) < 0)
         b->failed = true;
     return r;
+}
+
+static int on_generation(const struct nlmsghdr *h, void *arg)
+{
+    struct nftnl_gen *g = nftnl_gen_alloc();
+
+    if (!g || nftnl_gen_nlmsg_parse(h, g) < 0) {
+        if (g)
+            nftnl_gen_free(g);
+        return MNL_CB_ERROR;
+    }
+    *(uint32_t *)arg = nftnl_gen_get_u32(g, NFTNL_GEN_ID);
+    nftnl_gen_free(g);
+    return MNL_CB_OK;
+}
+
+int nft_generation(struct mnl_socket *s, uint32_t *ret, struct err *e)
+{
+    char buf[NETLINK_MESSAGE];
+
+    return netlink_get(s, nftnl_nlmsg_build_hdr(buf, NFT_MSG_GETGEN, AF_UNSPEC, 0,
+                                                netlink_sequence(1)), on_generation, ret, e);
 }
 
 /* --- tables, chains, sets --- */

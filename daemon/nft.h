@@ -23,6 +23,8 @@ int nft_batch_new(struct nft_batch **ret, struct err *e);
 void nft_batch_free(struct nft_batch *b);
 /* Sends; empties the batch in any case. s: of NETLINK_NETFILTER. */
 int nft_commit(struct mnl_socket *s, struct nft_batch *b, struct err *e);
+/* Of the namespace's whole ruleset: one more with each batch that changed something, anybody's. */
+int nft_generation(struct mnl_socket *s, uint32_t *ret, struct err *e);
 
 /* family: NFPROTO_INET, NFPROTO_NETDEV. */
 void nft_table(struct nft_batch *b, bool add, int family, const char *table);

@@ -7,6 +7,7 @@
 #include "common/io.h"
 #include "common/proc.h"
 #include "daemon/filter.h"
+#include "daemon/filter_watch.h"
 #include "daemon/guard.h"
 #include "daemon/link.h"
 #include "tests/harness/test.h"
@@ -224,6 +225,54 @@ TEST(a_refused_change_names_its_cause_and_leaves_the_old_one)
     ASSERT_EQ(e.code, ERR_NETWORK);
     ASSERT_TRUE(strstr(e.msg, "add elements to s-") != NULL);
     ASSERT_EQ(look(f, 0, 's').n, 1);
+    filter_close(f);
+}
+
+static void nft(const char *words)
+{
+    const char *const argv[] = { "nft", words, NULL };
+
+    run(argv);
+}
+
+TEST(only_changes_by_others_are_told)
+{
+    struct filter *f = begin();
+    struct link l = new_link(0);
+    struct filter_box box = { .id = ids[0], .slot = 1, .link = &l };
+    struct filter_watch *w = NULL;
+    struct err e = ERR_INIT;
+    int least = 1;
+
+    ASSERT_OK(filter_watch_open(f, &w, &e), e);
+    ASSERT_TRUE(!filter_watch_others(w));
+    ASSERT_OK(filter_add(f, &box, &e), e);
+    ASSERT_TRUE(!filter_watch_others(w));
+    nft("add table inet another; add chain inet another x");
+    ASSERT_TRUE(!filter_watch_others(w));
+    nft("flush chain inet sandboxd from_guests");
+    ASSERT_TRUE(filter_watch_others(w));
+    ASSERT_TRUE(!filter_watch_others(w));
+
+    /* More than the socket holds: our own change is not taken for somebody's. */
+    setsockopt(filter_watch_fd(w), SOL_SOCKET, SO_RCVBUF, &least, sizeof(least));
+    filter_alone(f);
+    ASSERT_OK(filter_rebuild(f, &box, 1, NULL, 0, &e), e);
+    ASSERT_TRUE(!filter_watch_others(w));
+    /* With another's among them nobody knows, before ours, after, and between. */
+    nft("add chain inet another y");
+    ASSERT_OK(filter_rebuild(f, &box, 1, NULL, 0, &e), e);
+    ASSERT_TRUE(filter_watch_others(w));
+    ASSERT_OK(filter_rebuild(f, &box, 1, NULL, 0, &e), e);
+    ASSERT_TRUE(!filter_watch_others(w));
+    ASSERT_OK(filter_rebuild(f, &box, 1, NULL, 0, &e), e);
+    nft("add chain inet another z");
+    ASSERT_TRUE(filter_watch_others(w));
+    ASSERT_OK(filter_rebuild(f, &box, 1, NULL, 0, &e), e);
+    nft("delete table inet another");
+    ASSERT_OK(filter_rebuild(f, &box, 1, NULL, 0, &e), e);
+    ASSERT_TRUE(filter_watch_others(w));
+    filter_watch_close(w);
     filter_close(f);
 }
 
