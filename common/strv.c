@@ -3,7 +3,6 @@
 #include "common/auto.h"
 
 #include <stdarg.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,14 +18,17 @@ void strv_done(struct strv *v)
 int strv_add_take(struct strv *v, char **s, struct err *e)
 {
     autofree char *item = take_ptr(*s);
-    char **grown;
 
-    if (!item || v->n > SIZE_MAX / sizeof(char *) - 2)
+    if (!item)
         return err_nomem(e);
-    grown = realloc(v->items, (v->n + 2) * sizeof(char *));
-    if (!grown)
-        return err_nomem(e);
-    v->items = grown;
+    if (v->n + 2 > v->room) {       /* doubled: tables of thousands of cells are built with this */
+        size_t room = (v->n + 2) * 2;
+        char **grown = reallocarray(v->items, room, sizeof(char *));
+        if (!grown)
+            return err_nomem(e);
+        v->items = grown;
+        v->room = room;
+    }
     v->items[v->n++] = take_ptr(item);
     v->items[v->n] = NULL;
     return 0;

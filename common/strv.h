@@ -10,6 +10,7 @@
 struct strv {
     char **items;   /* owned, NULL-terminated; NULL while empty */
     size_t n;
+    size_t room;    /* of items, the NULL included; 0 where somebody else made them */
 };
 
 #define STRV_INIT ((struct strv){ 0 })

@@ -210,4 +210,5 @@ def test_apt_and_docker(world, box, town, packages):
         assert r["exit_code"] != 0 and "onnect" in r["stdout"] + r["stderr"], r
     assert not [p for p in seen if p.destination == WEB]
     r = box.root(build % "http://evil.example.com/", timeout_ms=200000)
-    assert r["exit_code"] != 0 and "resolve host" in r["stdout"] + r["stderr"], r
+    # curl's status for a name that does not resolve; its words are cut up by colours
+    assert r["exit_code"] != 0 and "non-zero code: 6\n" in r["stdout"] + r["stderr"], r
