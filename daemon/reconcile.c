@@ -7,7 +7,8 @@
  *     creating    any       undone: domain, share, files, row
  *     removing    any       finished
  *     running     runs      adopted: channel and execs opened again, share watched
- *     running     paused    it powered off or failed while nobody listened: stopped, so said
+ *     running     paused    by a full disk: goes on; else it powered off or failed while nobody
+ *                           listened: stopped, so said
  *     running     none      stopped: it ended while sandboxd was away
  *     stopping    any       stopped
  *     stopped     any       domain ended, runtime leftovers removed
@@ -73,6 +74,7 @@ static int adopt(struct vm *vm, struct err *e)
 static int settle(struct vm *vm, struct err *e)
 {
     bool paused = false;
+    struct err ignored = ERR_INIT;
     int exists = virt_exists(vm->vms->virt, vm->id, &paused, e);
 
     if (exists < 0)
@@ -83,6 +85,10 @@ static int settle(struct vm *vm, struct err *e)
     case VM_FAILED:
         return erase_row(vm, e);
     case VM_RUNNING:
+        /* Its disk had no room: it waits, and meets the same again if there is none yet. */
+        if (exists && paused && virt_stalled(vm->vms->virt, vm->id, &ignored) == 1 &&
+            virt_resume(vm->vms->virt, vm->id, &ignored) == 0)
+            paused = false;
         if (exists && !paused)
             return adopt(vm, e);
         return stop_row(vm, exists ? "it powered off while sandboxd was not running" : gone_reason,

@@ -33,6 +33,7 @@ struct vm {
     bool domain_gone;           /* libvirt said so since the last start */
     bool share_gone;            /* virtiofsd ended since the last start */
     char gone_detail[64];       /* libvirt's word for why */
+    bool stalled;               /* paused, as the host's disk is full (vm_stall.c) */
     struct vm_row row;          /* owned copy of the row */
     struct agent *agent;        /* ref; NULL unless the domain runs */
     struct exec_table *execs;   /* ref; NULL unless the domain runs */
@@ -127,6 +128,11 @@ int vm_erase(struct vm *vm, struct err *e);
 void vms_on_virt(void *arg, const char *id, enum virt_event ev, const char *detail);
 void vm_job_domain_gone(void *ctx, const char *id, const char *detail);              /* worker */
 void vm_job_share_gone(void *ctx, const char *id, const char *detail);               /* worker */
+
+/* --- a full disk of the host (vm_stall.c) --- */
+extern const char vm_stall_reason[];
+void vm_job_stalled(void *ctx, const char *id, const char *detail);                  /* worker */
+void vm_stall_sweep(struct vms *v);     /* worker: lets go on what has room again */
 
 /* --- reconcile.c --- */
 int vms_reconcile(struct vms *v, struct err *e);
