@@ -257,17 +257,14 @@ static int set_wal(struct store *st, const char *path, struct err *e)
     }
 }
 
-int store_open(const char *path, struct store **ret, struct err *e)
+static int connect_to(const char *path, int flags, struct store **ret, struct err *e)
 {
     autotype(store) struct store *st = calloc(1, sizeof(*st));
 
     if (!st)
         return err_nomem(e);
     pthread_mutex_init(&st->lock, NULL);
-    if (make_private(path, e) < 0)
-        return -1;
-    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX |
-                SQLITE_OPEN_NOFOLLOW;
+    flags |= SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW;
     if (sqlite3_open_v2(path, &st->db, flags, NULL) != SQLITE_OK) {
         if (!st->db)
             return err_nomem(e);
@@ -278,9 +275,40 @@ int store_open(const char *path, struct store **ret, struct err *e)
     sqlite3_busy_timeout(st->db, BUSY_MS);
     sqlite3_db_config(st->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
     sqlite3_db_config(st->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
+    *ret = take_ptr(st);
+    return 0;
+}
+
+int store_open(const char *path, struct store **ret, struct err *e)
+{
+    autotype(store) struct store *st = NULL;
+
+    if (make_private(path, e) < 0 ||
+        connect_to(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &st, e) < 0)
+        return -1;
     if (set_wal(st, path, e) < 0 ||
         exec_sql(st, "PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON", e, path) < 0 ||
         migrate(st, path, e) < 0 || prepare_all(st, e) < 0)
+        return err_wrap(e, "database");
+    *ret = take_ptr(st);
+    return 0;
+}
+
+int store_open_look(const char *path, struct store **ret, struct err *e)
+{
+    autotype(store) struct store *st = NULL;
+    int version = 0;
+
+    if (connect_to(path, SQLITE_OPEN_READONLY, &st, e) < 0)
+        return -1;
+    if (read_version(st, &version, e) < 0)
+        return err_wrap(e, "database");
+    if (version != (int)store_steps_n) {
+        err_set(e, ERR_UNAVAILABLE, "%s has schema version %d, this sandboxd is of version %u",
+                path, version, store_steps_n);
+        return err_hint(e, "restart sandboxd, or use the program of the one that runs");
+    }
+    if (prepare_all(st, e) < 0)
         return err_wrap(e, "database");
     *ret = take_ptr(st);
     return 0;
