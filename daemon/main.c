@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "daemon/backup_cmd.h"
 #include "daemon/daemon.h"
+#include "daemon/fsck_cmd.h"
 #include "daemon/http.h"
 #include "daemon/image_cmd.h"
 #include "daemon/notify.h"
@@ -29,6 +30,7 @@ static const char help[] =
     "Usage: sandboxd [--config FILE] [--log-level LEVEL]\n"
     "       sandboxd image build|ls [OPTIONS]\n"
     "       sandboxd backup [OPTIONS] FILE\n"
+    "       sandboxd fsck [OPTIONS]\n"
     "\n"
     "Runs sandboxes: microVMs with a workspace of their own, driven by sbx or by HTTP\n"
     "over a Unix socket. Stays in the foreground.\n"
@@ -48,6 +50,7 @@ static const struct {
 } commands[] = {
     { "image", image_cmd },
     { "backup", backup_cmd },
+    { "fsck", fsck_cmd },
 };
 
 struct args {
