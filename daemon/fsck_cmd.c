@@ -184,7 +184,7 @@ static int look_first(const struct config *c, struct result *r, struct err *e)
 
     if (look(c, r, &r->before, e) < 0)
         return -1;
-    if (!r->daemon || r->before.n == 0)
+    if (!r->daemon || findings_count(&r->before) == 0)
         return 0;
     /* What happens meanwhile tells us nothing: what is a fault is there a moment later, too. */
     poll(NULL, 0, SETTLE_MS);

@@ -67,6 +67,20 @@ def test_clean_while_it_runs_after_a_stop_and_after_a_kill(daemon, on):
     daemon.ok("rm", "off")
 
 
+def test_what_is_under_way_is_no_finding(daemon):
+    """Looks again and again while a sandbox comes, goes down, up, and away."""
+    script = "create --name busy; stop busy; start busy; exec busy -- true; rm -f busy; " \
+             "create --name busy; rm -f busy"
+    looks = 0
+    for words in script.split("; "):
+        with daemon.popen(*words.split()) as p:
+            while p.poll() is None:
+                assert daemon.findings(status=0) == {}, words
+                looks += 1
+            assert p.returncode == 0, p.stderr.read()
+    assert looks > 7
+
+
 def test_nothing_is_repaired_beside_a_daemon(daemon, on):
     os.mkdir(f"{daemon.state}/sandboxes/{STRAY}")
     try:
@@ -215,6 +229,19 @@ def test_a_backup_beside_the_daemon_put_back_keeps_what_it_does_not_know(daemon,
     daemon.ok("start", "again")
     assert daemon.ok("exec", "-u", "root", "again", "--", "cat", "/root/file") == "precious\n"
     daemon.ok("rm", "-f", "again")
+
+
+def test_what_was_restarted_since_the_copy_is_stopped_and_keeps_its_disk(daemon, on):
+    copy = daemon.dir + "/copy3"
+    assert daemon.sandboxd("backup", copy).returncode == 0
+    daemon.ok("restart", "on")
+    daemon.ok("exec", "-u", "root", "on", "--", "sh", "-c", "echo precious > /root/file; sync")
+    put_back(daemon, copy)
+    daemon.start()
+    assert daemon.get("/v1/sandboxes/on")["state"] == "stopped"
+    assert daemon.findings(status=0) == {}
+    daemon.ok("start", "on")
+    assert daemon.ok("exec", "-u", "root", "on", "--", "cat", "/root/file") == "precious\n"
 
 
 def test_what_was_half_made_when_copied_keeps_its_disk_too(daemon, on):
