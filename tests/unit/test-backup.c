@@ -260,3 +260,37 @@ TEST(looking_changes_nothing_and_refuses_other_versions)
     ASSERT_ERR(store_open_look(test_path("sandboxd.db"), &st, &e), e, ERR_UNAVAILABLE);
     ASSERT_EQ(number(test_path("sandboxd.db"), "PRAGMA user_version"), 1);
 }
+
+/* As it is when the daemon was killed, and only the main file was put back. */
+TEST(a_log_that_was_left_does_not_ruin_a_copy_that_was_put_back)
+{
+    struct err e = ERR_INIT;
+    autofree char *value = NULL, *copy = NULL, *wal = NULL;
+    char found[200] = "";
+    size_t len, wal_len;
+    struct store *st = fresh();
+
+    for (int i = 0; i < 200; i++) {     /* pages that the log will have other contents for */
+        char key[8];
+        snprintf(key, sizeof(key), "k%d", i);
+        ASSERT_OK(store_choice_put(st, key, "of the copy", &e), e);
+    }
+    ASSERT_OK(store_backup(test_path("sandboxd.db"), test_path("copy"), false, &e), e);
+    ASSERT_OK(store_choice_put(st, "k7", "of the log", &e), e);
+    ASSERT_OK(io_read_file_at(AT_FDCWD, test_path("sandboxd.db-wal"), 64 << 20, &wal, &wal_len, &e),
+              e);
+    store_close(st);
+    ASSERT_OK(io_read_file_at(AT_FDCWD, test_path("copy"), 64 << 20, &copy, &len, &e), e);
+    ASSERT_OK(io_write_file_at(AT_FDCWD, test_path("sandboxd.db"), copy, len, 0600, &e), e);
+    ASSERT_OK(io_write_file_at(AT_FDCWD, test_path("sandboxd.db-wal"), wal, wal_len, 0600, &e), e);
+    ASSERT_ERR(store_open_look(test_path("sandboxd.db"), &st, &e), e, ERR_UNAVAILABLE);
+    ASSERT_CONTAINS(e.msg, "another database");
+    e = ERR_INIT;
+    ASSERT_OK(store_open(test_path("sandboxd.db"), &st, &e), e);
+    ASSERT_OK(store_choice_get(st, "k7", &value, &e), e);
+    ASSERT_STREQ(value, "of the copy");
+    ASSERT_OK(store_check(st, note, found, &e), e);
+    ASSERT_STREQ(found, "");
+    store_close(st);
+    ASSERT_SYS(access(test_path("sandboxd.db-wal.foreign"), F_OK));
+}
