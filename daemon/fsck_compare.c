@@ -2,6 +2,7 @@
 #include "common/auto.h"
 #include "common/sbuf.h"
 #include "daemon/fsck.h"
+#include "daemon/link.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -44,10 +45,15 @@ size_t findings_count(const struct findings *f)
     return n;
 }
 
+/* Each array's items by what they are asked for, as there may be a hundred thousand of each. */
 struct comparing {
     const struct world *w;
     struct findings *f;
     bool failed;
+    const struct thing **things;    /* owned, as the next ones; by kind, id */
+    const struct thing **names;     /* by kind, name */
+    const struct vm_row **rows;     /* by id */
+    const struct exec_row **execs;  /* by id */
 };
 
 struct of {                     /* what a finding is about */
@@ -136,38 +142,120 @@ static const struct {
 };
 _Static_assert(ARRAY_SIZE(rules) == TH_MAX, "a rule for each kind of thing");
 
+/* --- finding them --- */
+
 /* A tap's name has the beginning of an id only. */
-static bool same_id(const struct thing *t, const char *id)
-{
-    bool cut = t->kind == TH_TAP || t->kind == TH_TAP_CHAIN;
+#define TAP_ID (IFNAMSIZ - 1 - (sizeof(LINK_PREFIX) - 1))
 
-    return cut ? t->id[0] && strncmp(t->id, id, strlen(t->id)) == 0 : strcmp(t->id, id) == 0;
+static size_t id_length(enum thing_kind kind)
+{
+    return kind == TH_TAP || kind == TH_TAP_CHAIN ? TAP_ID : LIMIT_ID;
 }
 
-static const struct vm_row *row_of(const struct world *w, const struct thing *t)
+static int by_id(const void *a, const void *b)
 {
-    for (size_t i = 0; i < w->n_rows; i++)
-        if (same_id(t, w->rows[i].id))
-            return &w->rows[i];
-    return NULL;
+    const struct thing *x = *(const struct thing *const *)a, *y = *(const struct thing *const *)b;
+
+    return x->kind != y->kind ? (x->kind < y->kind ? -1 : 1)
+                              : strncmp(x->id, y->id, id_length(x->kind));
 }
 
-static const struct thing *thing_of(const struct world *w, enum thing_kind kind, const char *id)
+static int by_name(const void *a, const void *b)
 {
-    for (size_t i = 0; i < w->n_things; i++)
-        if (w->things[i].kind == kind && same_id(&w->things[i], id))
-            return &w->things[i];
-    return NULL;
+    const struct thing *x = *(const struct thing *const *)a, *y = *(const struct thing *const *)b;
+
+    return x->kind != y->kind ? (x->kind < y->kind ? -1 : 1) : strcmp(x->name, y->name);
+}
+
+static int row_by_id(const void *a, const void *b)
+{
+    return strcmp((*(const struct vm_row *const *)a)->id, (*(const struct vm_row *const *)b)->id);
+}
+
+static int row_by_beginning(const void *key, const void *row)
+{
+    const struct thing *t = key;
+
+    return strncmp(t->id, (*(const struct vm_row *const *)row)->id, id_length(t->kind));
+}
+
+static int exec_by_id(const void *a, const void *b)
+{
+    return strcmp((*(const struct exec_row *const *)a)->id,
+                  (*(const struct exec_row *const *)b)->id);
+}
+
+/* Pointers to all items, in order. */
+static void *ordered(struct comparing *c, const void *items, size_t n, size_t size,
+                     int (*order)(const void *, const void *))
+{
+    const void **p = calloc(n + 1, sizeof(*p));
+
+    c->failed |= !p;
+    for (size_t i = 0; p && i < n; i++)
+        p[i] = (const char *)items + i * size;
+    if (p)
+        qsort(p, n, sizeof(*p), order);
+    return p;
+}
+
+static bool order_all(struct comparing *c)
+{
+    const struct world *w = c->w;
+
+    c->things = ordered(c, w->things, w->n_things, sizeof(*w->things), by_id);
+    c->names = ordered(c, w->things, w->n_things, sizeof(*w->things), by_name);
+    c->rows = ordered(c, w->rows, w->n_rows, sizeof(*w->rows), row_by_id);
+    c->execs = ordered(c, w->execs, w->n_execs, sizeof(*w->execs), exec_by_id);
+    return !c->failed;
+}
+
+static const struct vm_row *row_of(const struct comparing *c, const struct thing *t)
+{
+    if (strlen(t->id) != id_length(t->kind))
+        return NULL;
+    const struct vm_row **r = bsearch(t, c->rows, c->w->n_rows, sizeof(*c->rows),
+                                      row_by_beginning);
+    return r ? *r : NULL;
+}
+
+static const struct thing *thing_of(const struct comparing *c, enum thing_kind kind,
+                                    const char *id)
+{
+    struct thing key = { .kind = kind };
+    const struct thing *k = &key;
+
+    snprintf(key.id, sizeof(key.id), "%s", id);
+    const struct thing **t = bsearch(&k, c->things, c->w->n_things, sizeof(*c->things), by_id);
+    return t ? *t : NULL;
+}
+
+static bool has_name(const struct comparing *c, enum thing_kind kind, const char *name)
+{
+    struct thing key = { .kind = kind };
+    const struct thing *k = &key;
+
+    snprintf(key.name, sizeof(key.name), "%s", name);
+    return bsearch(&k, c->names, c->w->n_things, sizeof(*c->names), by_name);
+}
+
+static bool has_exec(const struct comparing *c, const char *id)
+{
+    struct exec_row key = { 0 };
+    const struct exec_row *k = &key;
+
+    snprintf(key.id, sizeof(key.id), "%.16s", id);      /* a ring's name has no more */
+    return bsearch(&k, c->execs, c->w->n_execs, sizeof(*c->execs), exec_by_id);
 }
 
 /* --- things that should not be there --- */
 
 static void compare_thing(struct comparing *c, const struct thing *t)
 {
-    const struct vm_row *row = row_of(c->w, t);
+    const struct vm_row *row = row_of(c, t);
     struct of of = { rules[t->kind].word, "stray", t->id, row, rules[t->kind].ends, false };
 
-    if (!of.kind || (t->kind == TH_STATE && thing_of(c->w, TH_DISK, t->id)))
+    if (!of.kind || (t->kind == TH_STATE && thing_of(c, TH_DISK, t->id)))
         return;
     if (!row) {
         add(c, &of, "%s without a sandbox%s", rules[t->kind].is,
@@ -191,22 +279,22 @@ static void compare_thing(struct comparing *c, const struct thing *t)
 
 /* --- rows --- */
 
-static bool is_lost(const struct world *w, const struct vm_row *r)
+static bool is_lost(const struct comparing *c, const struct vm_row *r)
 {
-    return r->started_at && !thing_of(w, TH_DISK, r->id);
+    return r->started_at && !thing_of(c, TH_DISK, r->id);
 }
 
-static bool needs(const struct world *w, const struct vm_row *r, enum need need)
+static bool needs(const struct comparing *c, const struct vm_row *r, enum need need)
 {
-    const struct thing *qemu = thing_of(w, TH_QEMU, r->id);
+    const struct thing *qemu = thing_of(c, TH_QEMU, r->id);
     bool runs = r->state == VM_RUNNING && qemu;
-    bool tap = runs && w->network && qemu->networked;
+    bool tap = runs && c->w->network && qemu->networked;
     const bool answer[] = {
         [NEED_NEVER] = false,
         [NEED_RUNNING] = runs,
         [NEED_SHARE] = runs && r->share_pid != 0,
         [NEED_TAP] = tap,
-        [NEED_RULES] = tap && thing_of(w, TH_TAP, r->id),
+        [NEED_RULES] = tap && thing_of(c, TH_TAP, r->id),
         [NEED_DISK] = (r->state == VM_RUNNING || r->state == VM_STOPPED) && r->started_at,
     };
     _Static_assert(ARRAY_SIZE(answer) == NEED_MAX, "an answer for each need");
@@ -216,14 +304,14 @@ static bool needs(const struct world *w, const struct vm_row *r, enum need need)
 
 static void compare_needs(struct comparing *c, const struct vm_row *r)
 {
-    bool runs = thing_of(c->w, TH_QEMU, r->id);
+    bool runs = thing_of(c, TH_QEMU, r->id);
 
     if (r->state == VM_RUNNING && !runs) {      /* then all the rest has gone with it */
         struct of of = { rules[TH_QEMU].word, "missing", r->id, r, rules[TH_QEMU].repair, false };
         add(c, &of, "%s", rules[TH_QEMU].lacks);
     }
     for (enum thing_kind k = 0; k < TH_MAX; k++) {
-        if (!needs(c->w, r, rules[k].need) || thing_of(c->w, k, r->id))
+        if (!needs(c, r, rules[k].need) || thing_of(c, k, r->id))
             continue;
         bool open = k == TH_DISK && runs;
         struct of of = { rules[k].word, "missing", r->id, r, open ? "" : rules[k].repair, false };
@@ -244,7 +332,7 @@ static void compare_state(struct comparing *c, const struct vm_row *r)
         [VM_FAILED] = "removed: it was being removed",
     };
     _Static_assert(ARRAY_SIZE(settled) == VM_STATE_MAX, "a word for each state");
-    bool lost = r->state == VM_FAILED && is_lost(c->w, r);
+    bool lost = r->state == VM_FAILED && is_lost(c, r);
     struct of of = { "row", "unsettled", r->id, r, lost ? "" : settled[r->state], lost };
 
     if (lost) {
@@ -270,39 +358,24 @@ static void compare_slots(struct comparing *c)
 
 /* --- output of commands --- */
 
-static bool has_ring(const struct world *w, const struct exec_row *x)
-{
-    for (size_t i = 0; i < w->n_things; i++)
-        if (w->things[i].kind == TH_RING && strcmp(w->things[i].name, x->id) == 0)
-            return true;
-    return false;
-}
-
-static bool has_exec(const struct world *w, const char *id)
-{
-    for (size_t i = 0; i < w->n_execs; i++)
-        if (strcmp(w->execs[i].id, id) == 0)
-            return true;
-    return false;
-}
-
 static void compare_rings(struct comparing *c)
 {
     const struct world *w = c->w;
 
     for (size_t i = 0; i < w->n_things; i++) {
         const struct thing *t = &w->things[i];
-        const struct vm_row *row = t->kind == TH_RING ? row_of(w, t) : NULL;
+        const struct vm_row *row = t->kind == TH_RING ? row_of(c, t) : NULL;
         struct of of = { "ring", "stray", t->id, row, "removed", false };
-        if (row && row->state == VM_RUNNING && !has_exec(w, t->name))
+        if (row && row->state == VM_RUNNING && !has_exec(c, t->name))
             add(c, &of, "output of a command %s that is not in the database", t->name);
     }
     for (size_t i = 0; i < w->n_execs; i++) {
         const struct exec_row *x = &w->execs[i];
         struct thing whose = { .kind = TH_RING };
         memcpy(whose.id, x->vm, sizeof(whose.id));
-        const struct vm_row *row = row_of(w, &whose);
-        if (row && row->state == VM_RUNNING && thing_of(w, TH_RUNTIME, x->vm) && !has_ring(w, x)) {
+        const struct vm_row *row = row_of(c, &whose);
+        if (row && row->state == VM_RUNNING && thing_of(c, TH_RUNTIME, x->vm) &&
+            !has_name(c, TH_RING, x->id)) {
             struct of of = { "ring", "missing", x->vm, row, "made anew, empty", false };
             add(c, &of, "the output of command %s is gone", x->id);
         } else if (row && row->state == VM_STOPPED && !w->daemon) {
@@ -313,14 +386,6 @@ static void compare_rings(struct comparing *c)
 }
 
 /* --- images, and what was kept --- */
-
-static bool has_image(const struct world *w, const char *digest)
-{
-    for (size_t i = 0; i < w->n_things; i++)
-        if (w->things[i].kind == TH_IMAGE && strcmp(w->things[i].name, digest) == 0)
-            return true;
-    return false;
-}
 
 static bool knows_image(const struct world *w, const char *digest)
 {
@@ -337,7 +402,7 @@ static void compare_names(struct comparing *c)
 
     for (size_t i = 0; i < c->w->n_images; i++) {
         const struct image_row *m = &c->w->images[i];
-        if (!has_image(c->w, m->digest))
+        if (!has_name(c, TH_IMAGE, m->digest))
             add(c, &missing, "image %s is not there; %u sandboxes stand on it", m->digest,
                 m->sandboxes);
     }
@@ -351,23 +416,35 @@ static void compare_names(struct comparing *c)
     }
 }
 
-int fsck_compare(const struct world *w, struct findings *ret, struct err *e)
+static void compare_all(struct comparing *c)
 {
-    struct findings f = { 0 };
-    struct comparing c = { w, &f, w->failed };
+    const struct world *w = c->w;
     struct of database = { "database", "", "", NULL, "", false };
 
     for (size_t i = 0; i < w->faults.n; i++)
-        add(&c, &database, "%s", w->faults.items[i]);
+        add(c, &database, "%s", w->faults.items[i]);
     for (size_t i = 0; i < w->n_rows; i++) {
-        compare_state(&c, &w->rows[i]);
-        compare_needs(&c, &w->rows[i]);
+        compare_state(c, &w->rows[i]);
+        compare_needs(c, &w->rows[i]);
     }
-    compare_slots(&c);
+    compare_slots(c);
     for (size_t i = 0; i < w->n_things; i++)
-        compare_thing(&c, &w->things[i]);
-    compare_rings(&c);
-    compare_names(&c);
+        compare_thing(c, &w->things[i]);
+    compare_rings(c);
+    compare_names(c);
+}
+
+int fsck_compare(const struct world *w, struct findings *ret, struct err *e)
+{
+    struct findings f = { 0 };
+    struct comparing c = { .w = w, .f = &f, .failed = w->failed };
+
+    if (order_all(&c))
+        compare_all(&c);
+    free(c.things);
+    free(c.names);
+    free(c.rows);
+    free(c.execs);
     if (c.failed) {
         findings_done(&f);
         return err_nomem(e);

@@ -290,14 +290,18 @@ static int look_at_rows(struct world *w, const struct config *c, struct err *e)
     return 0;
 }
 
-/* A share that changed its mark is known by its row. */
+/* A share that changed its mark is known by its row. The processes are the first things. */
 static void find_unmarked_shares(struct world *w)
 {
+    size_t n = 0;
+
+    while (n < w->n_things && w->things[n].kind <= TH_SHARE && w->things[n].kind >= TH_QEMU)
+        n++;
     for (size_t i = 0; i < w->n_rows; i++) {
         const struct vm_row *r = &w->rows[i];
         const struct share_proc p = { .pid = r->share_pid, .start_time = r->share_start };
         bool seen = false;
-        for (size_t k = 0; k < w->n_things && !seen; k++)
+        for (size_t k = 0; k < n && !seen; k++)
             seen = w->things[k].kind == TH_SHARE && w->things[k].number == (uint32_t)p.pid;
         if (p.pid && !seen && share_alive(&p))
             world_add(w, TH_SHARE, r->id)->number = (uint32_t)p.pid;

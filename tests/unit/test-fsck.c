@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 #define A "00000000000000aa"
-#define B "00000000000000bb"
+#define B "bb00000000000000"
 #define UID_BASE 5000u
 
 /* --- worlds by hand: the comparison alone --- */
@@ -256,6 +256,15 @@ TEST(names_of_files_reach_no_terminal_as_they_are)
     forget();
 }
 
+TEST(a_name_that_only_begins_like_ours_is_nobody_s)
+{
+    whole(A);
+    thing(TH_TAP, "0000");
+    ASSERT_STREQ(kinds(), "tap-stray");
+    ASSERT_STREQ(found.list[0].id, "0000");
+    forget();
+}
+
 TEST(only_what_is_seen_twice_stays)
 {
     struct findings again = { 0 };
@@ -270,6 +279,36 @@ TEST(only_what_is_seen_twice_stays)
     ASSERT_EQ(found.n, 1);
     ASSERT_STREQ(found.list[0].id, "00000000000b");
     findings_done(&again);
+    forget();
+}
+
+/* As many as a daemon holds, with all the commands it keeps; within the time limit of a test. */
+TEST(a_host_that_is_full_is_compared_too)
+{
+    char id[LIMIT_ID + 1], exec[LIMIT_ID + 1];
+
+    world.execs = calloc((size_t)LIMIT_SANDBOXES * LIMIT_EXECS_KEPT, sizeof(*world.execs));
+    ASSERT_NOT_NULL(world.execs);
+    for (unsigned i = 1; i <= LIMIT_SANDBOXES; i++) {
+        snprintf(id, sizeof(id), "%08x%08x", i * 2654435761u, i);
+        struct vm_row *r = whole(id);
+        r->slot = i;
+        for (unsigned k = 0; k < LIMIT_EXECS_KEPT; k++) {
+            struct exec_row *x = &world.execs[world.n_execs++];
+            snprintf(exec, sizeof(exec), "%08x%08x", i * 2654435761u, k << 16 | i);
+            snprintf(x->id, sizeof(x->id), "%s", exec);
+            snprintf(x->vm, sizeof(x->vm), "%s", id);
+            snprintf(thing(TH_RING, id)->name, 80, "%s", exec);
+            snprintf(thing(TH_RING, id)->name, 80, "%s", exec);
+        }
+    }
+    size_t slot = 0;
+    for (size_t k = 0; k < world.n_things; k++)
+        if (world.things[k].kind == TH_QEMU)
+            world.things[k].number = UID_BASE + (uint32_t)++slot;
+    ASSERT_STREQ(kinds(), "");
+    world.n_execs--;
+    ASSERT_STREQ(kinds(), "ring-stray");
     forget();
 }
 
