@@ -136,6 +136,35 @@ def test_what_nobody_has_is_found_and_repaired(daemon, kind):
         daemon.start()
 
 
+def test_a_disk_that_cannot_be_kept_aside_stays_and_keeps_no_start_away(daemon):
+    daemon.stop()
+    aside, there = f"{daemon.state}/lost+found", f"{daemon.state}/sandboxes/{STRAY}"
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(aside, aside + ".before")
+    os.makedirs(there + "/vm")
+    with open(there + "/vm/disk.qcow2", "w") as f:
+        f.write("precious")
+    open(aside, "w").close()
+    try:
+        found = daemon.findings("--repair")
+        assert {k: f["status"] for k, f in found.items()} == {"disk-stray": "remains"}
+        daemon.start()
+        with open(there + "/vm/disk.qcow2") as f:
+            assert f.read() == "precious"
+        daemon.stop()
+    finally:
+        os.unlink(aside)
+    for name in ("", ".1"):         # and the same id twice
+        daemon.findings("--repair", status=0)
+        assert os.path.isfile(f"{aside}/{STRAY}{name}/vm/disk.qcow2")
+        os.makedirs(there + "/vm")
+        with open(there + "/vm/disk.qcow2", "w") as f:
+            f.write("another")
+    daemon.start()
+    with open(f"{aside}/{STRAY}/vm/disk.qcow2") as f:
+        assert f.read() == "precious"
+
+
 def test_a_guest_that_ended_is_found_and_stopped(daemon, on):
     daemon.stop(signal.SIGKILL)
     for pid, args in daemon.processes():
