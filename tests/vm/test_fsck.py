@@ -117,6 +117,7 @@ def test_what_nobody_has_is_found_and_repaired(daemon, kind):
         os.makedirs(f"{daemon.state}/sandboxes/{STRAY}/vm")
         with open(f"{daemon.state}/sandboxes/{STRAY}/vm/disk.qcow2", "w") as f:
             f.write("precious")
+        os.chown(f.name, 1879048200, 1879048200)        # of a QEMU: another's, by and by
     elif kind == "tap":
         in_network(daemon, "ip", "tuntap", "add", "sbx" + STRAY[:12], "mode", "tap")
     else:
@@ -128,7 +129,7 @@ def test_what_nobody_has_is_found_and_repaired(daemon, kind):
             assert process.wait(10) == -signal.SIGKILL
         if kind == "disk":
             with open(f"{daemon.state}/lost+found/{STRAY}/vm/disk.qcow2") as f:
-                assert f.read() == "precious"
+                assert f.read() == "precious" and os.stat(f.name).st_uid == 0
     finally:
         if process:
             process.kill()
