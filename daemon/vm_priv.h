@@ -66,6 +66,7 @@ struct vms {
     pthread_mutex_t accel_lock;    /* covers accel */
     struct accel_verdict accel;
     bool accel_final;
+    bool copied;                   /* the database is a copy: others know better (reconcile.c) */
 
     pthread_mutex_t lock;          /* guards list; taken before a vm's lock */
     struct vm **list;              /* owned array of refs */
@@ -105,6 +106,11 @@ int vm_files_make(struct vm *vm, struct err *e);               /* directories, l
 int vm_files_disk(struct vm *vm, const char *base, struct err *e); /* overlay if there is none */
 int vm_files_drop_runtime(struct vms *v, const char *id, struct err *e);
 int vm_files_drop_state(struct vms *v, const char *id, struct err *e);
+/* What has a disk is not removed but moved to <state>/lost+found/<id>, root's alone: *ret_kept is
+ * where (owned). NULL: there was no disk, and the directory is gone. */
+int vm_files_keep_state(struct vms *v, const char *id, char **ret_kept, struct err *e);
+/* Whether it has run and its disk is not there any more. */
+bool vm_lost_disk(const struct vm *vm);
 uid_t vm_qemu_uid(const struct vm *vm);
 gid_t vm_qemu_gid(const struct vm *vm);
 /* A line for agent.log; cut and escaped. Any thread. */
