@@ -12,10 +12,7 @@
 #include "daemon/guard.h"
 #include "daemon/netlink.h"
 
-#include <fcntl.h>
-#include <linux/rtnetlink.h>
 #include <linux/xfrm.h>
-#include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,49 +74,9 @@ static int choose_range(struct egress *g, struct err *e)
     return store_choice_put(g->store, CHOICE_SUBNET, text, e);
 }
 
-static int add_opened(struct egress *g, const char *name, struct err *e)
-{
-    for (size_t i = 0; i < g->n_opened; i++)
-        if (strcmp(g->opened[i], name) == 0)
-            return 0;
-    char (*grown)[IFNAMSIZ] = reallocarray(g->opened, g->n_opened + 1, sizeof(*grown));
-    if (!grown)
-        return err_nomem(e);
-    g->opened = grown;
-    snprintf(g->opened[g->n_opened++], IFNAMSIZ, "%s", name);
-    return 0;
-}
-
-/* Interfaces for which an earlier daemon turned forwarding on cannot be told from others any more,
- * so they are written down, before it is done. `fresh` are those to be turned on now. */
-static int load_opened(struct egress *g, const char (*fresh)[IFNAMSIZ], size_t n, struct err *e)
-{
-    autosbuf struct sbuf path = SBUF(LIMIT_PATH), all = SBUF(64 * KIB);
-    autofree char *text = NULL;
-    char *save = NULL;
-    size_t len = 0;
-
-    sbuf_fmt(&path, "%s/forwarding", g->config->runtime_dir);
-    if (io_read_file_at(AT_FDCWD, sbuf_str(&path), 64 * KIB, &text, &len, e) < 0)
-        *e = ERR_INIT;          /* none yet */
-    for (char *name = text ? strtok_r(text, "\n", &save) : NULL; name;
-         name = strtok_r(NULL, "\n", &save))
-        if (add_opened(g, name, e) < 0)
-            return -1;
-    for (size_t i = 0; i < n; i++)
-        if (add_opened(g, fresh[i], e) < 0)
-            return -1;
-    for (size_t i = 0; i < g->n_opened; i++)
-        sbuf_fmt(&all, "%s\n", g->opened[i]);
-    if (n == 0)
-        return 0;
-    return io_write_file_at(AT_FDCWD, sbuf_str(&path), sbuf_str(&all), all.len, 0600, e);
-}
-
 static void on_packets(void *arg, uint32_t events);
 static void on_ruleset(void *arg, uint32_t events);
 static void on_guard(void *arg, uint32_t events);
-static void on_links(void *arg, uint32_t events);
 static void on_write(void *arg);
 static void on_sweep(void *arg);
 
@@ -127,14 +84,11 @@ static int watch_events(struct egress *g, struct err *e)
 {
     if (filter_watch_open(g->filter, &g->watch, e) < 0 ||
         netlink_open(NETLINK_XFRM, 1u << (XFRMNLGRP_POLICY - 1), &g->guard_watch, e) < 0 ||
-        netlink_open(NETLINK_ROUTE, 1u << (RTNLGRP_LINK - 1), &g->links_watch, e) < 0 ||
         packet_log_open(FILTER_LOG_GROUP, &g->log, e) < 0 ||
         evloop_add_fd(g->loop, mnl_socket_get_fd(g->guard_watch), EPOLLIN, on_guard, g,
                       &g->guard_source, e) < 0 ||
         evloop_add_fd(g->loop, filter_watch_fd(g->watch), EPOLLIN, on_ruleset, g,
                       &g->watch_source, e) < 0 ||
-        evloop_add_fd(g->loop, mnl_socket_get_fd(g->links_watch), EPOLLIN, on_links, g,
-                      &g->links_source, e) < 0 ||
         evloop_add_fd(g->loop, packet_log_fd(g->log), EPOLLIN, on_packets, g, &g->log_source,
                       e) < 0)
         return -1;
@@ -160,35 +114,11 @@ static int open_filter(struct egress *g, struct err *e)
     return filter_present(g->filter) ? 0 : filter_rebuild(g->filter, NULL, 0, NULL, 0, e);
 }
 
-/* Lets interfaces of a host that does not forward forward for sandboxes, all or none: what is there
- * at the start, and what appears later. Under lock. */
-static int open_ways(struct egress *g, struct err *e)
-{
-    autofree char (*fresh)[IFNAMSIZ] = NULL;
-    struct err ignored = ERR_INIT;
-    size_t n = 0, on = 0;
-
-    if (guard_closed_ways(&fresh, &n, e) < 0)
-        return -1;
-    if (n == 0 && g->ready)
-        return 0;
-    if (load_opened(g, (const char (*)[IFNAMSIZ])fresh, n, e) < 0 ||
-        filter_opened(g->filter, (const char (*)[IFNAMSIZ])g->opened, g->n_opened, e) < 0)
-        return -1;
-    while (on < n && guard_forward(fresh[on], true, e) == 0)
-        on++;
-    if (on == n)
-        return 0;
-    while (on-- > 0)
-        guard_forward(fresh[on], false, &ignored);
-    return -1;
-}
-
 /* Whatever may fail for what the host's kernel is. Under lock. */
 static int get_ready(struct egress *g, struct err *e)
 {
     return choose_range(g, e) < 0 || guard_close(&g->net, e) < 0 || open_filter(g, e) < 0 ||
-                   watch_events(g, e) < 0 || open_ways(g, e) < 0 ? -1 : 0;
+                   watch_events(g, e) < 0 || ways_open(g, e) < 0 ? -1 : 0;
 }
 
 static void close_parts(struct egress *g)
@@ -198,14 +128,11 @@ static void close_parts(struct egress *g)
     evloop_remove(take_ptr(g->log_source));
     evloop_remove(take_ptr(g->guard_source));
     netlink_close(take_ptr(g->guard_watch));
-    evloop_remove(take_ptr(g->links_source));
-    netlink_close(take_ptr(g->links_watch));
+    ways_close(g);
     packet_log_close(take_ptr(g->log));
     filter_watch_close(take_ptr(g->watch));
     if (g->filter)
         filter_close(take_ptr(g->filter));
-    free(take_ptr(g->opened));
-    g->n_opened = 0;
 }
 
 static void warn_of_firewalls(void)
@@ -281,8 +208,8 @@ void egress_free(struct egress *g)
 {
     if (!g)
         return;
+    evloop_remove(take_ptr(g->sweep_timer));    /* first: it may repair the filter */
     close_parts(g);
-    evloop_remove(take_ptr(g->sweep_timer));
     for (size_t i = 0; i <= LIMIT_SANDBOXES; i++)
         if (g->boxes[i])
             log_done(g, g->boxes[i]);
@@ -404,8 +331,7 @@ static void on_sweep(void *arg)
 
 /* --- the whole filter --- */
 
-/* Under lock. */
-static int rebuild(struct egress *g, struct err *e)
+int egress_rebuild(struct egress *g, struct err *e)
 {
     autofree struct filter_box *boxes = calloc(LIMIT_SANDBOXES + 1, sizeof(*boxes));
     autofree struct filter_name *names = NULL;
@@ -422,7 +348,7 @@ static int rebuild(struct egress *g, struct err *e)
         boxes[n] = box_filter(g->boxes[i], names + used);
         used += boxes[n++].n_names;
     }
-    return filter_rebuild(g->filter, boxes, n, (const char (*)[IFNAMSIZ])g->opened, g->n_opened, e);
+    return filter_rebuild(g->filter, boxes, n, g->opened, g->n_opened, e);
 }
 
 /* Under lock. What fails is tried again by the sweep. */
@@ -431,7 +357,7 @@ static void repair(struct egress *g, const char *why)
     struct err e = ERR_INIT;
     static struct log_rate rate;
 
-    g->dirty = rebuild(g, &e) < 0 || guard_close(&g->net, &e) < 0;
+    g->dirty = egress_rebuild(g, &e) < 0 || guard_close(&g->net, &e) < 0;
     if (!g->dirty)
         log_warn(NULL, "%s", why);
     else if (log_rate_ok(&rate, 1, 60000))
@@ -461,8 +387,7 @@ static int on_guard_news(const struct nlmsghdr *h, void *arg)
     return MNL_CB_OK;
 }
 
-/* Reads all that was told. True: `fn` said so of something, or more came than the socket holds. */
-static bool drain(struct mnl_socket *s, mnl_cb_t fn)
+bool egress_drain(struct mnl_socket *s, mnl_cb_t fn)
 {
     _Alignas(struct nlmsghdr) char buf[16 * 1024];
     bool r = false;
@@ -484,36 +409,10 @@ static void on_guard(void *arg, uint32_t events)
     struct err e = ERR_INIT;
 
     pthread_mutex_lock(&g->lock);
-    if (drain(g->guard_watch, on_guard_news) && guard_close(&g->net, &e) < 0) {
+    if (egress_drain(g->guard_watch, on_guard_news) && guard_close(&g->net, &e) < 0) {
         g->dirty = true;
         log_err(LOG_CTX(.error = &e), "the guard of sandboxes cannot be put back; trying again");
     }
-    pthread_mutex_unlock(&g->lock);
-}
-
-/* An interface came, or one of ours changed; a new one begins without forwarding. */
-static int on_link_news(const struct nlmsghdr *h, void *arg)
-{
-    const struct ifinfomsg *info = mnl_nlmsg_get_payload(h);
-    const struct nlattr *a;
-
-    if (h->nlmsg_type != RTM_NEWLINK || info->ifi_flags & IFF_LOOPBACK)
-        return MNL_CB_OK;
-    mnl_attr_for_each(a, h, sizeof(*info))
-        if (mnl_attr_get_type(a) == IFLA_IFNAME && mnl_attr_validate(a, MNL_TYPE_NUL_STRING) >= 0)
-            *(bool *)arg |= strncmp(mnl_attr_get_str(a), LINK_PREFIX, strlen(LINK_PREFIX)) != 0;
-    return MNL_CB_OK;
-}
-
-static void on_links(void *arg, uint32_t events)
-{
-    struct egress *g = arg;
-    struct err e = ERR_INIT;
-    static struct log_rate rate;
-
-    pthread_mutex_lock(&g->lock);
-    if (drain(g->links_watch, on_link_news) && open_ways(g, &e) < 0 && log_rate_ok(&rate, 1, 60000))
-        log_warn(LOG_CTX(.error = &e), "a new interface does not forward for sandboxes, ignoring");
     pthread_mutex_unlock(&g->lock);
 }
 
@@ -590,6 +489,7 @@ int egress_detach(struct egress *g, const char *id, uint32_t slot, struct err *e
     hold_lock(&g->change);
     if (!g->ready)
         return 0;
+    store_counts(g);            /* while it is in the registry */
     link_describe(&g->net, id, slot, g->mtu, &l);
     pthread_mutex_lock(&g->lock);
     struct box *b = g->boxes[slot];
@@ -606,8 +506,6 @@ int egress_detach(struct egress *g, const char *id, uint32_t slot, struct err *e
         return err_wrap(e, "cannot take its network away");
     if (left.code)
         log_warn(LOG_CTX(.sandbox = id, .error = &left), "its rules stay for now, ignoring");
-    if (b)
-        store_counts(g);
     box_free(b);
     if (flows_cut(l.address, NULL, NULL, &n, &cut) < 0)
         log_warn(LOG_CTX(.sandbox = id, .error = &cut), "old connections, ignoring");
@@ -665,7 +563,7 @@ int egress_settle(struct egress *g, struct err *e)
         r = link_delete(taps[i], e);
     }
     if (r == 0)
-        r = rebuild(g, e);
+        r = egress_rebuild(g, e);
     pthread_mutex_unlock(&g->lock);
     return r < 0 ? err_wrap(e, "cannot put the filter of sandboxes in order") : 0;
 }

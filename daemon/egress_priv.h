@@ -105,7 +105,7 @@ struct egress {
     bool ready;                     /* range, guard, filter, log are there */
     struct err broken;              /* else why not */
     struct filter *filter;
-    char (*opened)[IFNAMSIZ];       /* interfaces that forward for sandboxes only */
+    uint32_t *opened;               /* indices of interfaces that forward for sandboxes only */
     size_t n_opened;
     struct box *boxes[LIMIT_SANDBOXES + 1];     /* by slot */
     struct line *lines, **lines_end;
@@ -116,8 +116,8 @@ struct egress {
     struct filter_watch *watch;     /* changes of the ruleset */
     struct resolver *resolver;
     struct mnl_socket *guard_watch; /* and of the guard */
-    struct mnl_socket *links_watch; /* interfaces that appear */
-    struct evsource *log_source, *watch_source, *guard_source, *links_source;
+    struct mnl_socket *ways_watch;  /* interfaces that appear, and the host's forwarding */
+    struct evsource *log_source, *watch_source, *guard_source, *ways_source;
     struct evsource *write_timer, *sweep_timer;
 };
 
@@ -129,6 +129,11 @@ static inline void egress_unlock_cleanup(pthread_mutex_t **m)
     __attribute__((cleanup(egress_unlock_cleanup), unused)) pthread_mutex_t *held_ = (m);  \
     pthread_mutex_lock(held_)
 
+/* All of the filter anew, from the registry. Under lock. */
+int egress_rebuild(struct egress *g, struct err *e);
+/* Reads all that was told. True: `fn` said so of something (its arg is a bool), or more came than
+ * the socket holds. */
+bool egress_drain(struct mnl_socket *s, mnl_cb_t fn);
 /* Tries again what the kernel refused, before somebody builds on it. Under lock. */
 void repair_if_dirty(struct egress *g);
 
@@ -183,6 +188,11 @@ void log_packet(struct egress *g, const struct packet_seen *p);
 void log_sweep(struct egress *g, int64_t now);
 void log_write_all(struct egress *g);                   /* takes the lock itself; writes files */
 void log_done(struct egress *g, struct box *b);         /* tells repeats that were not told yet */
+
+/* --- ways out of a host that does not forward by itself (egress_ways.c) --- */
+/* Under lock; g->opened is what the filter has. From then on what appears later is opened too. */
+int ways_open(struct egress *g, struct err *e);
+void ways_close(struct egress *g);                      /* no lock */
 
 /* --- the resolver (egress_resolver.c); no lock --- */
 int resolver_start(struct egress *g, struct err *e);

@@ -34,6 +34,7 @@
 #define TYPE_IPV4 7u
 #define TYPE_PROTO 12u
 #define TYPE_PORT 13u
+#define TYPE_IFINDEX 20u
 #define TYPE_IFNAME 41u
 
 /* Bits of ct state. */
@@ -41,6 +42,7 @@
 #define STATE_ESTABLISHED 2u
 #define STATE_RELATED 4u
 #define STATE_NEW 8u
+#define STATE_UNTRACKED 64u
 
 struct filter {
     struct filter_options o;
@@ -100,6 +102,11 @@ static int commit(struct filter *f, struct err *e)
     return r;
 }
 
+struct mnl_socket *filter_socket(struct filter *f)
+{
+    return f->s;
+}
+
 bool filter_alone(struct filter *f)
 {
     note_generation(f, 0);
@@ -152,6 +159,12 @@ static void match_state(struct nft_batch *b, uint32_t states)
     nft_ct(b, NFT_CT_STATE, 0);
     nft_and(b, 0, states);
     match_u32(b, NFT_CMP_NEQ, 0);
+}
+
+static void match_direction(struct nft_batch *b, uint8_t direction)
+{
+    nft_ct(b, NFT_CT_DIRECTION, 0);
+    match_u8(b, direction);
 }
 
 static void match_unmarked(struct nft_batch *b)
@@ -241,26 +254,24 @@ static void put_from_guests(struct filter *f)
     ends(f, NF_DROP);
 }
 
-static void put_opened(struct filter *f, const char (*opened)[IFNAMSIZ], size_t n)
+static void put_opened(struct filter *f, const uint32_t *opened, size_t n)
 {
     if (n == 0)
         return;
     nft_elems(f->b, true, INET, T, "opened");
     for (size_t i = 0; i < n; i++) {
-        char key[IFNAMSIZ] = "";
-        snprintf(key, sizeof(key), "%s", opened[i]);
-        nft_elem(f->b, &(struct nft_elem){ .key = key, .key_len = sizeof(key) });
+        nft_elem(f->b, &(struct nft_elem){ .key = &opened[i], .key_len = sizeof(opened[i]) });
     }
     nft_elems_end(f->b);
 }
 
-static void put_forward(struct filter *f, const char (*opened)[IFNAMSIZ], size_t n)
+static void put_forward(struct filter *f, const uint32_t *opened, size_t n)
 {
     struct nft_batch *b = f->b;
     static const struct nft_hook hook = { "filter", NF_INET_FORWARD, NF_IP_PRI_FILTER, false,
                                           NULL };
     static const struct nft_set set = {
-        .name = "opened", .key_type = TYPE_IFNAME, .key_len = IFNAMSIZ,
+        .name = "opened", .key_type = TYPE_IFINDEX, .key_len = sizeof(uint32_t),
     };
 
     nft_set(b, INET, T, &set);
@@ -276,14 +287,22 @@ static void put_forward(struct filter *f, const char (*opened)[IFNAMSIZ], size_t
     match_taps(b, NFT_META_OIFNAME, NFT_CMP_EQ);
     nft_counter(b);
     ends(f, NF_DROP);
+    /* Into a sandbox only what answers it: a flow that began elsewhere may have been let through
+     * when there was no link yet, and would be an established one ever after. */
     rule(f, "forward");
     match_taps(b, NFT_META_IIFNAME, NFT_CMP_NEQ);
     match_taps(b, NFT_META_OIFNAME, NFT_CMP_EQ);
-    match_state(b, STATE_NEW | STATE_INVALID);
+    match_direction(b, IP_CT_DIR_ORIGINAL);
     nft_counter(b);
     ends(f, NF_DROP);
     rule(f, "forward");
-    nft_meta(b, NFT_META_IIFNAME, 0);
+    match_taps(b, NFT_META_IIFNAME, NFT_CMP_NEQ);
+    match_taps(b, NFT_META_OIFNAME, NFT_CMP_EQ);
+    match_state(b, STATE_NEW | STATE_INVALID | STATE_UNTRACKED);
+    nft_counter(b);
+    ends(f, NF_DROP);
+    rule(f, "forward");
+    nft_meta(b, NFT_META_IIF, 0);
     nft_lookup(b, 0, "opened", false);
     match_taps(b, NFT_META_OIFNAME, NFT_CMP_NEQ);
     nft_counter(b);
@@ -340,8 +359,7 @@ static void put_from_resolver(struct filter *f)
     nft_set(b, INET, T, &upstreams);
     put_upstreams(f);
     match_resolver(f);          /* answers to guests by TCP, whose sockets it has accepted itself */
-    nft_ct(b, NFT_CT_DIRECTION, 0);
-    match_u8(b, IP_CT_DIR_REPLY);
+    match_direction(b, IP_CT_DIR_REPLY);
     ends(f, NF_ACCEPT);
     match_resolver(f);
     match_ipv4(b);
@@ -362,6 +380,17 @@ static void put_from_helpers(struct filter *f)
                                           NULL };
 
     nft_base_chain(b, INET, T, "from_helpers", &hook);
+    /* The resolver has sockets that the daemon opened, and by their uid is root: so by address. */
+    rule(f, "from_helpers");
+    match_ipv4(b);
+    nft_payload(b, NFT_PAYLOAD_NETWORK_HEADER, 12, 4, 0);
+    nft_and(b, 0, htonl(UINT32_MAX << (32 - f->o.net.prefix)));
+    match_u32(b, NFT_CMP_EQ, htonl(f->o.net.address));
+    match_taps(b, NFT_META_OIFNAME, NFT_CMP_NEQ);
+    nft_meta(b, NFT_META_OIFNAME, 0);
+    nft_cmp(b, 0, NFT_CMP_NEQ, "lo", sizeof("lo"));
+    nft_counter(b);
+    ends(f, NF_DROP);
     if (f->o.uid_lo) {
         rule(f, "from_helpers");
         nft_meta(b, NFT_META_SKUID, 0);
@@ -443,23 +472,36 @@ static void put_accept(struct filter *f, const char *chain, const char *full, ui
     ends(f, NF_ACCEPT);
 }
 
+/* Begins a rule about questions to the resolver. */
+static void match_dns(struct filter *f, const char *chain, const uint32_t *gateway, uint8_t proto)
+{
+    uint16_t dns = htons(53);
+
+    rule(f, chain);
+    match_bytes(f->b, NFT_PAYLOAD_NETWORK_HEADER, 16, gateway, sizeof(*gateway));
+    match_proto(f->b, proto);
+    match_bytes(f->b, NFT_PAYLOAD_TRANSPORT_HEADER, 2, &dns, sizeof(dns));
+}
+
 static void put_box_chain(struct filter *f, const struct names *x, const struct link *l)
 {
     struct nft_batch *b = f->b;
     static const uint8_t dns_over[] = { IPPROTO_UDP, IPPROTO_TCP };
     uint32_t gateway = htonl(l->gateway);
-    uint16_t dns = htons(53);
 
     /* Before all else, as questions by one socket are one flow, however many. */
     if (f->o.questions_per_second) {
-        rule(f, x->box);
-        match_bytes(b, NFT_PAYLOAD_NETWORK_HEADER, 16, &gateway, sizeof(gateway));
-        match_proto(b, IPPROTO_UDP);
-        match_bytes(b, NFT_PAYLOAD_TRANSPORT_HEADER, 2, &dns, sizeof(dns));
+        match_dns(f, x->box, &gateway, IPPROTO_UDP);
         nft_limit(b, f->o.questions_per_second, 4 * f->o.questions_per_second, true);
         nft_counter(b);
         ends(f, NF_DROP);
     }
+    /* Nor does it answer anybody who began by himself, but the host. */
+    rule(f, x->box);
+    match_direction(b, IP_CT_DIR_REPLY);
+    nft_fib_type(b, 0);
+    match_u32(b, NFT_CMP_NEQ, RTN_LOCAL);
+    goes(f, x->no);
     rule(f, x->box);
     match_state(b, STATE_ESTABLISHED);
     nft_counter(b);
@@ -480,17 +522,12 @@ static void put_box_chain(struct filter *f, const struct names *x, const struct 
     rule(f, x->box);
     nft_limit(b, f->o.new_per_second, 2 * f->o.new_per_second, true);
     goes(f, x->full);
-    rule(f, x->box);
-    match_bytes(b, NFT_PAYLOAD_NETWORK_HEADER, 16, &gateway, sizeof(gateway));
-    match_proto(b, IPPROTO_TCP);
-    match_bytes(b, NFT_PAYLOAD_TRANSPORT_HEADER, 2, &dns, sizeof(dns));
-    nft_connections_over(b, RESOLVER_CONNECTIONS);
-    goes(f, x->full);
     for (size_t i = 0; i < ARRAY_SIZE(dns_over); i++) {
-        rule(f, x->box);
-        match_bytes(b, NFT_PAYLOAD_NETWORK_HEADER, 16, &gateway, sizeof(gateway));
-        match_proto(b, dns_over[i]);
-        match_bytes(b, NFT_PAYLOAD_TRANSPORT_HEADER, 2, &dns, sizeof(dns));
+        match_dns(f, x->box, &gateway, dns_over[i]);
+        nft_connections_over(b, dns_over[i] == IPPROTO_TCP ? RESOLVER_CONNECTIONS
+                                                           : f->o.connections);
+        goes(f, x->full);
+        match_dns(f, x->box, &gateway, dns_over[i]);
         nft_mark(b, GUARD_MARK);
         ends(f, NF_ACCEPT);
     }
@@ -609,7 +646,7 @@ static void put_box(struct filter *f, const struct filter_box *box)
 /* --- changes --- */
 
 int filter_rebuild(struct filter *f, const struct filter_box *boxes, size_t n,
-                   const char (*opened)[IFNAMSIZ], size_t n_opened, struct err *e)
+                   const uint32_t *opened, size_t n_opened, struct err *e)
 {
     put_tables(f);
     put_from_guests(f);
@@ -630,7 +667,7 @@ static int tolerate(struct err *e, int r)
     return r;
 }
 
-int filter_opened(struct filter *f, const char (*opened)[IFNAMSIZ], size_t n, struct err *e)
+int filter_opened(struct filter *f, const uint32_t *opened, size_t n, struct err *e)
 {
     nft_flush_elems(f->b, INET, T, "opened");
     put_opened(f, opened, n);
@@ -737,57 +774,4 @@ static bool has_table(struct filter *f, int family)
 bool filter_present(struct filter *f)
 {
     return has_table(f, INET) && has_table(f, NETDEV);
-}
-
-/* --- reading --- */
-
-struct reading {
-    filter_elem_fn fn;
-    void *arg;
-};
-
-static bool split_key(struct nftnl_set_elem *x, uint16_t attr, uint32_t *address, uint8_t *proto,
-                      uint16_t *port)
-{
-    uint32_t len = 0;
-    const uint8_t *key = nftnl_set_elem_get(x, attr, &len);
-    uint32_t a;
-    uint16_t p;
-
-    if (!key || len < 10)
-        return false;
-    memcpy(&a, key, sizeof(a));
-    memcpy(&p, key + 8, sizeof(p));
-    *address = ntohl(a);
-    *proto = key[4] == IPPROTO_UDP ? POLICY_UDP : POLICY_TCP;
-    *port = ntohs(p);
-    return true;
-}
-
-static void on_elem(void *arg, struct nftnl_set_elem *x)
-{
-    const struct reading *r = arg;
-    struct filter_elem out = { 0 };
-    uint8_t proto;
-
-    if (!split_key(x, NFTNL_SET_ELEM_KEY, &out.lo, &out.proto, &out.port_lo))
-        return;
-    if (!split_key(x, NFTNL_SET_ELEM_KEY_END, &out.hi, &proto, &out.port_hi)) {
-        out.hi = out.lo;
-        out.port_hi = out.port_lo;
-    }
-    out.packets = nft_elem_packets(x);
-    if (nftnl_set_elem_is_set(x, NFTNL_SET_ELEM_EXPIRATION))
-        out.expires_ms = nftnl_set_elem_get_u64(x, NFTNL_SET_ELEM_EXPIRATION);
-    nft_elem_comment(x, out.name, sizeof(out.name));
-    r->fn(r->arg, &out);
-}
-
-int filter_read(struct filter *f, const char *id, char set, filter_elem_fn fn, void *arg,
-                struct err *e)
-{
-    struct names x = names_of(id);
-    struct reading r = { fn, arg };
-
-    return nft_dump_elems(f->s, INET, T, set == 's' ? x.s : set == 'h' ? x.h : x.n, on_elem, &r, e);
 }

@@ -6,7 +6,7 @@
  *                      and address, and ARP that says the same. No other ethertype, no VLAN.
  *   inet sandboxd      from_guests  (prerouting): interface and source address lead to the
  *                                   sandbox's chain by one map, whatever their number
- *                      forward      nothing new into a sandbox; on interfaces for which we turned
+ *                      forward      nothing into a sandbox but answers; on interfaces for which we turned
  *                                   forwarding on, nothing but sandboxes' packets
  *                      masquerade   (postrouting)
  *                      from_helpers (output) who breaks out of a guest into QEMU has no network,
@@ -44,6 +44,7 @@ struct filter_options {
 };
 int filter_open(const struct filter_options *o, struct filter **ret, struct err *e);
 void filter_close(struct filter *f);    /* what the kernel has stays */
+struct mnl_socket *filter_socket(struct filter *f);     /* borrowed, for questions */
 /* By which the kernel's notices tell our own changes from others'. */
 uint32_t filter_port(const struct filter *f);
 /* Whether nobody else changed anything of nftables, ours or not, since this was last asked. */
@@ -66,9 +67,10 @@ struct filter_box {                 /* borrowed */
     size_t n_names;
 };
 
-/* All anew, atomically: these sandboxes, and these interfaces that forward for them only. */
+/* All anew, atomically: these sandboxes, and these interfaces (indices) that forward for them
+ * only. */
 int filter_rebuild(struct filter *f, const struct filter_box *boxes, size_t n,
-                   const char (*opened)[IFNAMSIZ], size_t n_opened, struct err *e);
+                   const uint32_t *opened, size_t n_opened, struct err *e);
 /* The tap must exist and be down. */
 int filter_add(struct filter *f, const struct filter_box *box, struct err *e);
 /* New contents for all three sets of a sandbox. */
@@ -79,7 +81,7 @@ int filter_remove(struct filter *f, const char *id, const struct link *l, struct
 int filter_names(struct filter *f, const char *id, const struct filter_name *del, size_t n_del,
                  const struct filter_name *add, size_t n_add, struct err *e);
 /* The list of interfaces that forward for sandboxes only, anew. */
-int filter_opened(struct filter *f, const char (*opened)[IFNAMSIZ], size_t n, struct err *e);
+int filter_opened(struct filter *f, const uint32_t *opened, size_t n, struct err *e);
 /* What the resolver may ask: at most FILTER_UPSTREAMS. */
 #define FILTER_UPSTREAMS 16
 struct filter_upstream {

@@ -85,8 +85,9 @@ int guard_open(const struct subnet *net, struct err *e)
 
 struct census {
     bool all;                   /* the host forwards anyway */
-    uint32_t off[256];          /* interfaces that do not */
+    uint32_t off[4096];         /* interfaces that do not */
     size_t n;
+    bool full;                  /* and more */
 };
 
 static int on_netconf(const struct nlmsghdr *h, void *arg)
@@ -105,10 +106,12 @@ static int on_netconf(const struct nlmsghdr *h, void *arg)
         c->all = forwards == 1;
     else if (index > 0 && forwards == 0 && c->n < ARRAY_SIZE(c->off))
         c->off[c->n++] = (uint32_t)index;
+    else
+        c->full |= index > 0 && forwards == 0;
     return MNL_CB_OK;
 }
 
-int guard_forward(const char *name, bool on, struct err *e)
+int guard_forward(uint32_t index, bool on, struct err *e)
 {
     autonetlink struct mnl_socket *s = NULL;
     char buf[NETLINK_MESSAGE];
@@ -117,9 +120,7 @@ int guard_forward(const char *name, bool on, struct err *e)
 
     if (netlink_open(NETLINK_ROUTE, 0, &s, e) < 0)
         return -1;
-    info->ifi_index = (int)if_nametoindex(name);
-    if (info->ifi_index == 0)
-        return 0;               /* it has gone meanwhile */
+    info->ifi_index = (int)index;
     struct nlattr *families = mnl_attr_nest_start(h, IFLA_AF_SPEC);
     struct nlattr *v4 = mnl_attr_nest_start(h, AF_INET);
     struct nlattr *conf = mnl_attr_nest_start(h, IFLA_INET_CONF);
@@ -127,14 +128,19 @@ int guard_forward(const char *name, bool on, struct err *e)
     mnl_attr_nest_end(h, conf);
     mnl_attr_nest_end(h, v4);
     mnl_attr_nest_end(h, families);
-    return netlink_do(s, h, e, "turn forwarding %s for %s", on ? "on" : "off", name);
+    if (netlink_do(s, h, e, "turn forwarding %s for interface %u", on ? "on" : "off", index) == 0)
+        return 0;
+    if (e->sys != ENODEV)
+        return -1;
+    *e = ERR_INIT;              /* it has gone meanwhile */
+    return 0;
 }
 
-int guard_closed_ways(char (**ret)[IFNAMSIZ], size_t *ret_n, struct err *e)
+int guard_closed_ways(uint32_t **ret, size_t *ret_n, bool *ret_forwards, struct err *e)
 {
     autonetlink struct mnl_socket *s = NULL;
     struct census c = { 0 };
-    char buf[NETLINK_MESSAGE];
+    char buf[NETLINK_MESSAGE], name[IFNAMSIZ];
     struct netconfmsg *m;
     size_t n = 0;
 
@@ -144,14 +150,17 @@ int guard_closed_ways(char (**ret)[IFNAMSIZ], size_t *ret_n, struct err *e)
     m->ncm_family = AF_INET;
     if (netlink_dump(s, h, on_netconf, &c, e) < 0)
         return -1;
-    char (*names)[IFNAMSIZ] = calloc(c.n + 1, sizeof(*names));
-    if (!names)
+    if (c.full)
+        return err_set(e, ERR_NETWORK, "more than %zu interfaces do not forward", ARRAY_SIZE(c.off));
+    uint32_t *list = calloc(c.n + 1, sizeof(*list));
+    if (!list)
         return err_nomem(e);
     for (size_t i = 0; !c.all && i < c.n; i++)
-        if (if_indextoname(c.off[i], names[n]) && strcmp(names[n], "lo") != 0 &&
-            strncmp(names[n], LINK_PREFIX, strlen(LINK_PREFIX)) != 0)
-            n++;
-    *ret = names;
+        if (if_indextoname(c.off[i], name) && strcmp(name, "lo") != 0 &&
+            strncmp(name, LINK_PREFIX, strlen(LINK_PREFIX)) != 0)
+            list[n++] = c.off[i];
+    *ret = list;
     *ret_n = n;
+    *ret_forwards = c.all;
     return 0;
 }

@@ -20,9 +20,10 @@
 int guard_close(const struct subnet *net, struct err *e);
 int guard_open(const struct subnet *net, struct err *e);    /* takes it away */
 
-/* Forwarding for the ways out, where the host does not forward at all: interfaces for which it has
- * to be turned on, all but loopback and taps (owned array); none on a host that forwards. The
- * filter has to keep them from forwarding anything but sandboxes' packets before it is turned
- * on. */
-int guard_closed_ways(char (**ret)[IFNAMSIZ], size_t *ret_n, struct err *e);
-int guard_forward(const char *name, bool on, struct err *e);
+/* Forwarding for the ways out, where the host does not forward at all: interfaces (indices, which
+ * stay when names change) for which it has to be turned on, all but loopback and taps; owned array,
+ * empty on a host that forwards. The filter has to keep them from forwarding anything but
+ * sandboxes' packets before it is turned on. */
+int guard_closed_ways(uint32_t **ret, size_t *ret_n, bool *ret_forwards, struct err *e);
+/* One that is gone is no error. */
+int guard_forward(uint32_t index, bool on, struct err *e);

@@ -160,7 +160,7 @@ TEST(sandboxes_come_change_and_go)
     ASSERT_EQ(look(f, 0, 's').n, 0);
     ASSERT_OK(filter_rebuild(f, &(struct filter_box){ .id = ids[1], .slot = 2, .link = &l[1],
                                                       .spans = a, .n_spans = 1 }, 1,
-                             (const char[][IFNAMSIZ]){ "eth0" }, 1, &e), e);
+                             (const uint32_t[]){ 7 }, 1, &e), e);
     ASSERT_EQ(look(f, 1, 's').n, 1);
     ASSERT_TRUE(filter_present(f));
     ASSERT_OK(filter_clear(f, &e), e);
