@@ -163,7 +163,8 @@ static void on_ways(void *arg, uint32_t events)
     pthread_mutex_lock(&g->lock);
     if (egress_drain(g->ways_watch, on_news)) {
         if (settle(g, &e) < 0 && log_rate_ok(&rate, 1, 60000))
-            log_warn(LOG_CTX(.error = &e), "some interfaces do not forward for sandboxes, ignoring");
+            log_warn(LOG_CTX(.error = &e),
+                     "some interfaces do not forward for sandboxes, ignoring");
         keep_taps_on(g);
     }
     pthread_mutex_unlock(&g->lock);

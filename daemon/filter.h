@@ -6,12 +6,12 @@
  *                      and address, and ARP that says the same. No other ethertype, no VLAN.
  *   inet sandboxd      from_guests  (prerouting): interface and source address lead to the
  *                                   sandbox's chain by one map, whatever their number
- *                      forward      nothing into a sandbox but answers; on interfaces for which we turned
- *                                   forwarding on, nothing but sandboxes' packets
+ *                      forward      nothing into a sandbox but answers; on interfaces for which
+ *                                   we turned forwarding on, nothing but sandboxes' packets
  *                      masquerade   (postrouting)
  *                      from_helpers (output) who breaks out of a guest into QEMU has no network,
- * who
- *                                   takes the resolver over reaches its upstreams
+ *                                   who takes the resolver over reaches its upstreams; what has an
+ *                                   address of the range stays on taps
  *     for each sandbox:
  *                      box-ID       flows that go on; its resolver; the host's addresses; then sets
  *                      ok-ID        counts connections, logs new ones, gives the mark (guard.h)

@@ -151,7 +151,8 @@ int guard_closed_ways(uint32_t **ret, size_t *ret_n, bool *ret_forwards, struct 
     if (netlink_dump(s, h, on_netconf, &c, e) < 0)
         return -1;
     if (c.full)
-        return err_set(e, ERR_NETWORK, "more than %zu interfaces do not forward", ARRAY_SIZE(c.off));
+        return err_set(e, ERR_NETWORK, "more than %zu interfaces do not forward",
+                       ARRAY_SIZE(c.off));
     uint32_t *list = calloc(c.n + 1, sizeof(*list));
     if (!list)
         return err_nomem(e);
