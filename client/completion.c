@@ -205,7 +205,7 @@ static void offer_commands(const struct words *w, const char *group)
         } else if (strncmp(c->name, last_group, (size_t)(space - c->name) + 1) != 0) {
             autofree char *word = strndup(c->name, (size_t)(space - c->name));
             last_group = c->name;
-            if (word)
+            if (word && command_is_group(word))
                 offer(w, word, "more commands");
         }
     }

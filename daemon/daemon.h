@@ -11,6 +11,7 @@
 
 #include <stdint.h>
 
+struct audit;
 struct egress;
 struct evloop;
 struct http;
@@ -25,6 +26,7 @@ struct daemon {
     bool socket_passed;         /* by the service manager: not ours to remove */
     gid_t admin_gid;            /* PEER_NO_GROUP: none */
     struct store *store;        /* owned, as all below, in the order of their start */
+    struct audit *audit;        /* NULL: it is off */
     struct idem *idem;
     struct evloop *loop;
     struct worker *worker;
@@ -39,6 +41,8 @@ struct daemon {
 int daemon_prepare(struct daemon *d, struct config *config, int n_passed, struct err *e);
 /* Opens the database, starts threads, connects libvirt, finds its sandboxes again, serves. */
 int daemon_start(struct daemon *d, struct err *e);
+/* Now and then, on the thread that waits for signals. */
+void daemon_tick(struct daemon *d);
 /* The reverse, in bounded time, from any point daemon_prepare() or daemon_start() came to. False:
  * some request did not end; nothing was freed, and the process has to leave by _exit(): the next
  * start repairs what was under way. Running sandboxes go on. */

@@ -6,8 +6,8 @@
 #include "common/io.h"
 #include "common/jfield.h"
 #include "common/log.h"
+#include "daemon/audit_cmd.h"
 #include "daemon/daemon.h"
-#include "daemon/http.h"
 #include "daemon/image_cmd.h"
 #include "daemon/notify.h"
 #include "daemon/privs.h"
@@ -27,6 +27,7 @@
 static const char help[] =
     "Usage: sandboxd [--config FILE] [--log-level LEVEL]\n"
     "       sandboxd image build|ls [OPTIONS]\n"
+    "       sandboxd audit verify [--config FILE]\n"
     "\n"
     "Runs sandboxes: microVMs with a workspace of their own, driven by sbx or by HTTP\n"
     "over a Unix socket. Stays in the foreground.\n"
@@ -132,7 +133,7 @@ static void serve(struct daemon *d, const struct args *args, int signal_fd)
             }
             reload(args);
         }
-        http_sweep(d->http);
+        daemon_tick(d);
     }
 }
 
@@ -248,6 +249,8 @@ int main(int argc, char **argv)
     log_init("sandboxd", LOG_INFO);
     if (argc > 1 && strcmp(argv[1], "image") == 0)
         return image_cmd(argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "audit") == 0)
+        return audit_cmd(argc - 1, argv + 1);
     int status = parse_args(argc, argv, &args);
     return status >= 0 ? status : run(&args);
 }
