@@ -306,8 +306,7 @@ const struct command commands[] = {
       "given; control characters are shown and not obeyed.",
       "sbx audit --since 1h\n"
       "sbx audit -f --json\n",
-      OPTS(audit_opts, audit_opts),
-      .complete = COMPLETE_WORDS, .words = "verify", .run = cmd_audit },
+      OPTS(audit_opts, audit_opts), .run = cmd_audit },
     { "completion", NULL, "bash|zsh|fish", "print a completion script for a shell",
       "For one shell: eval \"$(sbx completion bash)\" in ~/.bashrc.", NULL, .min_args = 1,
       .max_args = 1, .complete = COMPLETE_WORDS, .words = "bash zsh fish", .run = cmd_completion },

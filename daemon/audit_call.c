@@ -25,10 +25,10 @@ static_assert(ARRAY_SIZE(actions) == ACT_MAX, "a word for each action");
 struct audit_note {
     bool reserved;
     bool begun;                     /* a record says so */
-    char *user;                     /* owned; NULL none */
+    char user[LIMIT_USER * 2 + 1];  /* "" none */
     struct audit_peer peer;
     char name[LIMIT_NAME + 1];      /* that the sandbox is to have; "" */
-    char target[TEXT_MAX];
+    char target[TEXT_MAX], exec[TEXT_MAX];
     char program[TEXT_MAX];
     uint32_t arguments;
 };
@@ -40,8 +40,6 @@ const char *audit_action_name(enum audit_action a)
 
 void audit_note_free(struct audit_note *n)
 {
-    if (n)
-        free(n->user);
     free(n);
 }
 
@@ -74,14 +72,18 @@ static struct audit_note *note_of(struct call *c)
 {
     struct err e = ERR_INIT;
     struct audit_note *n = c->note ? NULL : calloc(1, sizeof(*n));
+    autofree char *user = NULL;
 
     if (!n)
         return c->note;
     c->note = n;
-    (void)peer_user_name(c->caller.id.uid, &n->user, &e);
+    if (peer_user_name(c->caller.id.uid, &user, &e) == 0 && user)
+        audit_text(n->user, sizeof(n->user), user);
     audit_peer_read(c->caller.pid, c->caller.id.uid, &n->peer);
     if (!c->vm && c->param[0])
         audit_text(n->target, sizeof(n->target), c->param[0]);
+    if (c->param[1])
+        audit_text(n->exec, sizeof(n->exec), c->param[1]);
     note_body(n, c);
     return n;
 }
@@ -96,7 +98,8 @@ static int put(struct call *c, struct audit_note *n, struct api_audit_record *r,
 {
     r->request = c->caller.request;
     r->action = (char *)audit_action_name(c->route->action);
-    r->who = (struct api_audit_who){ .present = true, .uid = c->caller.id.uid, .user = n->user,
+    r->who = (struct api_audit_who){ .present = true, .uid = c->caller.id.uid,
+                                     .user = (char *)or_null(n->user),
                                      .pid = (uint32_t)c->caller.pid,
                                      .comm = (char *)or_null(n->peer.comm),
                                      .ssh = (char *)or_null(n->peer.ssh) };
@@ -107,8 +110,8 @@ static int put(struct call *c, struct audit_note *n, struct api_audit_record *r,
     if (!r->name)
         r->name = (char *)or_null(n->name);
     r->target = (char *)or_null(n->target);
-    if (!r->exec && c->vm && c->param[1])
-        r->exec = (char *)c->param[1];
+    if (!r->exec)
+        r->exec = (char *)or_null(n->exec);
     if (n->program[0])
         r->command = (struct api_audit_exec){ .present = true, .program = n->program,
                                               .arguments = n->arguments };
@@ -139,7 +142,7 @@ static int refuse(const struct call *c, const struct err *why, struct err *e)
 
 int audit_call_begin(struct call *c, struct err *e)
 {
-    struct audit *a = c->daemon->audit;
+    struct audit *a = c->daemon ? c->daemon->audit : NULL;
     struct err no = ERR_INIT;
 
     if (!a || c->route->action == ACT_NONE)
