@@ -235,7 +235,7 @@ static void rotate_if_full(struct audit *a)
 
 /* --- records --- */
 
-int audit_reserve(struct audit *a, bool frees, struct err *e)
+int audit_reserve(struct audit *a, unsigned records, bool frees, struct err *e)
 {
     int rc;
 
@@ -247,35 +247,42 @@ int audit_reserve(struct audit *a, bool frees, struct err *e)
         rc = -1;
     } else {
         struct err no = ERR_INIT;
-        uint64_t end = room_for(a, a->reserved + 1);
+        uint64_t end = room_for(a, a->reserved + records);
         rc = make_room(a, end + AUDIT_SPARE, &no);
         if (rc < 0 && frees && end <= a->room)
             rc = 0;
         if (rc < 0)
             *e = no;
-        a->reserved += rc == 0;
+        a->reserved += rc == 0 ? records : 0;
     }
     pthread_mutex_unlock(&a->lock);
     return rc;
 }
 
-void audit_release(struct audit *a)
+void audit_release(struct audit *a, unsigned records)
 {
     if (!a)
         return;
     pthread_mutex_lock(&a->lock);
-    a->reserved--;
+    a->reserved -= records;
     pthread_mutex_unlock(&a->lock);
 }
 
-static int write_locked(struct audit *a, struct api_audit_record *r, struct err *e)
+static int write_locked(struct audit *a, struct api_audit_record *r, bool reserved, struct err *e)
 {
+    struct err no = ERR_INIT;
+
     if (a->failed.code != ERR_NONE) {
         *e = a->failed;
         return -1;
     }
     rotate_if_full(a);
-    if (a->lost) {
+    bool room = make_room(a, room_for(a, a->reserved + 2) + AUDIT_SPARE, &no) >= 0;
+    if (!room && !reserved) {
+        *e = no;
+        return -1;
+    }
+    if (a->lost && room) {
         struct api_audit_record lost = { .kind = (char *)"lost",
                                          .lost = { .present = true, .count = a->lost } };
         if (append(a, &lost, e) < 0)
@@ -290,7 +297,7 @@ int audit_write(struct audit *a, struct api_audit_record *r, bool reserved, stru
     if (!a)
         return 0;
     pthread_mutex_lock(&a->lock);
-    int rc = write_locked(a, r, e);
+    int rc = write_locked(a, r, reserved, e);
     a->reserved -= reserved;
     a->lost += rc < 0;
     pthread_mutex_unlock(&a->lock);

@@ -43,12 +43,13 @@ int audit_open(const struct audit_options *o, struct audit **ret, struct err *e)
 void audit_free(struct audit *a);
 enum audit_mode audit_mode(const struct audit *a);
 
-/* Sets room for one record aside; audit_write() or audit_release() gives it back. `frees`: for what
- * makes room itself, the last AUDIT_SPARE bytes may be used. 1: this file system cannot do that;
- * nothing is reserved, and only a write shows whether there is room. */
-int audit_reserve(struct audit *a, bool frees, struct err *e);
-void audit_release(struct audit *a);
-/* seq, time and prev are filled in. ERR_NO_SPACE, or ERR_UNAVAILABLE with the cause. What fails is
+/* Sets room for some records aside; audit_write() gives one back, audit_release() the others.
+ * `frees`: for what makes room itself, the last AUDIT_SPARE bytes may be used. 1: this file system
+ * cannot do that; nothing is reserved, and only a write shows whether there is room. */
+int audit_reserve(struct audit *a, unsigned records, bool frees, struct err *e);
+void audit_release(struct audit *a, unsigned records);
+/* seq, time and prev are filled in. What has nothing reserved leaves to others what they have, and
+ * the spare. ERR_NO_SPACE, or ERR_UNAVAILABLE with the cause. What fails is
  * counted, and the next record that can be written is one of kind "lost" in front. */
 int audit_write(struct audit *a, struct api_audit_record *r, bool reserved, struct err *e);
 /* To the disk. After a failure nothing can be recorded until the next start: the kernel may have

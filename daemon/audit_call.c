@@ -23,8 +23,7 @@ static const struct { const char *word; unsigned flags; } actions[] = {
 static_assert(ARRAY_SIZE(actions) == ACT_MAX, "a word for each action");
 
 struct audit_note {
-    bool reserved;
-    bool begun;                     /* a record says so */
+    unsigned reserved;              /* records that room was promised for */
     char user[LIMIT_USER * 2 + 1];  /* "" none */
     struct audit_peer peer;
     char name[LIMIT_NAME + 1];      /* that the sandbox is to have; "" */
@@ -93,9 +92,10 @@ static const char *or_null(const char *s)
     return *s ? s : NULL;
 }
 
-static int put(struct call *c, struct audit_note *n, struct api_audit_record *r, bool reserved,
-               struct err *e)
+static int put(struct call *c, struct audit_note *n, struct api_audit_record *r, struct err *e)
 {
+    bool reserved = n->reserved > 0;
+
     r->request = c->caller.request;
     r->action = (char *)audit_action_name(c->route->action);
     r->who = (struct api_audit_who){ .present = true, .uid = c->caller.id.uid,
@@ -115,6 +115,7 @@ static int put(struct call *c, struct audit_note *n, struct api_audit_record *r,
     if (n->program[0])
         r->command = (struct api_audit_exec){ .present = true, .program = n->program,
                                               .arguments = n->arguments };
+    n->reserved -= reserved;
     return audit_write(c->daemon->audit, r, reserved, e);
 }
 
@@ -151,20 +152,16 @@ int audit_call_begin(struct call *c, struct err *e)
     struct audit_note *n = note_of(c);
     if (!n)
         return err_nomem(e);
-    int rc = audit_reserve(a, (flags & ACTION_FREES) != 0, &no);
+    unsigned records = flags & ACTION_BEGINS ? 2 : 1;
+    int rc = audit_reserve(a, records, (flags & ACTION_FREES) != 0, &no);
     if (rc < 0)
         return refuse(c, &no, e);
-    n->reserved = rc == 0;
-    if (!(flags & ACTION_BEGINS) && rc == 0)
-        return 0;
+    n->reserved = rc == 0 ? records : 0;
     struct api_audit_record r = { .kind = (char *)"begin" };
-    if (put(c, n, &r, false, &no) == 0) {
-        n->begun = true;
+    if ((records == 1 && rc == 0) || put(c, n, &r, &no) == 0)
         return 0;
-    }
-    if (n->reserved)
-        audit_release(a);
-    n->reserved = false;
+    audit_release(a, n->reserved);
+    n->reserved = 0;
     return refuse(c, &no, e);
 }
 
@@ -217,13 +214,14 @@ int audit_call_end(struct call *c, enum err_code code, struct err *e)
         r.name = creates ? made.name : NULL;
     }
     no = ERR_INIT;
-    int rc = put(c, n, &r, n->reserved, &no);
-    n->reserved = false;
+    int rc = put(c, n, &r, &no);
     json_done(made_table, &made, sizeof(made));
     if (rc == 0)
         return 0;
-    log_err(LOG_CTX(.request = c->caller.request, .error = &no),
-            "the end of a request is not in the audit log");
+    static struct log_rate rate;    /* a user can ask again and again */
+    if (log_rate_ok(&rate, 5, 60000))
+        log_err(LOG_CTX(.request = c->caller.request, .error = &no),
+                "the end of a request is not in the audit log");
     if (!is_required(c) || code)
         return 0;
     err_set(e, no.code == ERR_NO_SPACE ? ERR_NO_SPACE : ERR_UNAVAILABLE,

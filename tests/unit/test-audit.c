@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -478,7 +479,7 @@ TEST(a_promised_record_finds_room_on_a_full_disk)
     small_disk("2m");
     start();
     fill_up();
-    while (audit_reserve(a, true, &e) == 0 && n < 10000)
+    while (audit_reserve(a, 1, true, &e) == 0 && n < 10000)
         n++;
     ASSERT_EQ(e.code, ERR_NO_SPACE);
     ASSERT_GT(n, 10);
@@ -497,26 +498,26 @@ TEST(a_full_disk_refuses_and_leaves_the_last_room_to_what_frees)
     small_disk("2m");
     start();
     fill_up();
-    while (audit_reserve(a, false, &e) == 0 && n++ < 10000)
+    while (audit_reserve(a, 1, false, &e) == 0 && n++ < 10000)
         ASSERT_OK(audit_write(a, &r, true, &e), e);
     ASSERT_EQ(e.code, ERR_NO_SPACE);
     ASSERT_CONTAINS(e.msg, "No space left");
     e = ERR_INIT;
-    while (audit_reserve(a, true, &e) == 0 && spare++ < 10000)
+    while (audit_reserve(a, 1, true, &e) == 0 && spare++ < 10000)
         ASSERT_OK(audit_write(a, &r, true, &e), e);
     ASSERT_EQ(e.code, ERR_NO_SPACE);
     ASSERT_GT(spare, 100);
     /* nothing was torn, and there is room again */
     ASSERT_SYS(unlink("/mnt/filler"));
     close(filler);
-    ASSERT_OK(audit_reserve(a, false, &e), e);
+    ASSERT_OK(audit_reserve(a, 1, false, &e), e);
     ASSERT_OK(audit_write(a, &r, true, &e), e);
     verify();
     ASSERT_TRUE(v.intact);
     stop();
 }
 
-/* Without a promise: the write itself fails, is taken back, and is counted. */
+/* What has no promise takes nothing of what others were promised, and is counted. */
 TEST(what_could_not_be_written_is_counted)
 {
     struct api_audit_record r = { .kind = (char *)"end", .action = (char *)"run" };
@@ -525,13 +526,19 @@ TEST(what_could_not_be_written_is_counted)
     small_disk("2m");
     start();
     fill_up();
+    for (int i = 0; i < 10; i++)
+        ASSERT_EQ(audit_reserve(a, 1, false, &e), 0);
     while (audit_write(a, &r, false, &e) == 0 && n++ < 20000)
         ;
     ASSERT_EQ(e.code, ERR_NO_SPACE);
     ASSERT_ERR(audit_write(a, &r, false, &e), e, ERR_NO_SPACE);
+    e = ERR_INIT;
+    for (int i = 0; i < 10; i++)
+        ASSERT_OK(audit_write(a, &r, true, &e), e);
+    ASSERT_EQ(audit_reserve(a, 1, true, &e), 0);    /* the spare is there */
+    audit_release(a, 1);
     ASSERT_SYS(unlink("/mnt/filler"));
     close(filler);
-    e = ERR_INIT;
     ASSERT_OK(audit_write(a, &r, false, &e), e);
     verify();
     ASSERT_TRUE(v.intact);
@@ -539,8 +546,38 @@ TEST(what_could_not_be_written_is_counted)
     stop();
     load("audit.log");
     ASSERT_EQ(n_lines, last);
-    ASSERT_CONTAINS(lines[n_lines - 2], "\"lost\":{\"count\":2}");
+    unsigned told = 0;
+    for (size_t i = 0; i < n_lines; i++)
+        told += strstr(lines[i], "\"lost\":{\"count\":2}") != NULL;
+    ASSERT_EQ(told, 1);
     ASSERT_CONTAINS(lines[n_lines - 1], "\"action\":\"run\"");
+}
+
+/* Half a line is taken back, so that the next one is not torn. */
+TEST(a_write_that_comes_short_leaves_the_file_as_it_was)
+{
+    struct api_audit_record r = { .kind = (char *)"end" };
+    struct rlimit all, some;
+    struct stat sb;
+
+    start();
+    put("box");
+    ASSERT_OK(audit_reserve(a, 1, false, &e), e);
+    ASSERT_SYS(stat(path("audit.log"), &sb));
+    signal(SIGXFSZ, SIG_IGN);
+    ASSERT_SYS(getrlimit(RLIMIT_FSIZE, &all));
+    some = all;
+    some.rlim_cur = (rlim_t)sb.st_size + 50;
+    ASSERT_SYS(setrlimit(RLIMIT_FSIZE, &some));
+    ASSERT_ERR(audit_write(a, &r, true, &e), e, ERR_UNAVAILABLE);
+    ASSERT_CONTAINS(e.msg, "File too large");
+    e = ERR_INIT;
+    assert_intact(2, 1);
+    ASSERT_SYS(setrlimit(RLIMIT_FSIZE, &all));
+    put("box");
+    assert_intact(4, 1);        /* "lost" is one of them */
+    stop();
+    assert_intact(4, 1);
 }
 
 TEST(a_full_disk_does_not_keep_the_daemon_from_starting)
@@ -548,7 +585,7 @@ TEST(a_full_disk_does_not_keep_the_daemon_from_starting)
     small_disk("256k");
     fill_up();
     start();
-    ASSERT_ERR(audit_reserve(a, true, &e), e, ERR_NO_SPACE);
+    ASSERT_ERR(audit_reserve(a, 1, true, &e), e, ERR_NO_SPACE);
     ASSERT_SYS(unlink("/mnt/filler"));
     close(filler);
     put("box");

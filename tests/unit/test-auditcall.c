@@ -255,7 +255,8 @@ TEST(required_refuses_before_anything_is_done)
     ASSERT_CONTAINS(c.reply.body, "cannot be recorded");
     ASSERT_CONTAINS(c.reply.body, "No space left on device");
     ASSERT_EQ(n_done, n);
-    ASSERT_EQ(ask("POST", "/busy", NULL), 507);
+    for (int i = 0; i < 2000; i++)      /* which do not use up what is kept for the way out */
+        ASSERT_EQ(ask("POST", "/busy", NULL), 507);
     ASSERT_EQ(ask("GET", "/fine", NULL), 204);
     /* the way out */
     ASSERT_EQ(ask("DELETE", "/box", NULL), 204);
