@@ -26,7 +26,7 @@ static int row(struct table *t, const void *item, bool no_trunc, struct err *e)
     const struct api_sandbox *s = item;
     char size[40], time[64];
     const char *state = s->state ? s->state : "?";
-    bool reason = s->reason && s->reason[0] && strcmp(state, "running") != 0;
+    bool reason = s->reason && s->reason[0];
 
     format_size(s->memory, size);
     if (table_cellf(t, e, "%.*s", no_trunc ? LIMIT_ID : 12, s->id ? s->id : "") < 0 ||

@@ -225,7 +225,7 @@ struct api_audit_lost { bool present; uint64_t count; };
 struct api_audit_record {
     uint64_t seq;           /* from 1 on, without a gap */
     int64_t time;
-    char *kind;             /* start rotate torn lost begin end */
+    char *kind;             /* start repair rotate torn lost begin end */
     char *request;          /* its id; NULL: none */
     struct api_audit_who who;
     char *action;           /* sandbox.create …; "read" when something was denied to look at */

@@ -456,7 +456,7 @@ static int find_head(struct audit *a, struct tail *t, struct err *e)
 }
 
 /* The first records of this start. Where there is no room for them they are lost and counted. */
-static int say_start(struct audit *a, const struct tail *t, struct err *e)
+static int say_start(struct audit *a, const struct tail *t, bool repair, struct err *e)
 {
     if (t->end == 0 && a->seq > 0 && append_kind(a, "rotate", e) < 0)
         return -1;
@@ -469,7 +469,7 @@ static int say_start(struct audit *a, const struct tail *t, struct err *e)
         if (append(a, &r, e) < 0)
             return -1;
     }
-    return append_kind(a, "start", e);
+    return append_kind(a, repair ? "repair" : "start", e);
 }
 
 static int open_log(struct audit *a, const struct audit_options *o, struct err *e)
@@ -489,7 +489,7 @@ static int open_log(struct audit *a, const struct audit_options *o, struct err *
     int rc = first_seqs(a, e) < 0 || find_head(a, &t, e) < 0 || (t.torn && put_aside(a, &t, e) < 0)
                  ? -1 : 0;
     if (rc == 0 && (make_room(a, room_for(a, 3) + AUDIT_SPARE, &full) < 0 ||
-                    say_start(a, &t, &full) < 0)) {
+                    say_start(a, &t, o->repair, &full) < 0)) {
         log_err(LOG_CTX(.error = &full), "the start could not be recorded in the audit log");
         a->lost++;
     }

@@ -34,6 +34,7 @@ struct audit_options {
     enum audit_mode mode;
     uint64_t size;          /* of a file, before the next one is begun */
     uint32_t files;         /* old ones kept: audit.log.1 … */
+    bool repair;            /* the first record is a "repair", not a "start" */
 };
 
 /* Goes on behind the last record that is there. What follows it (a line that was not written to its

@@ -71,7 +71,7 @@ static int open_socket(struct daemon *d, int n_passed, struct err *e)
     return http_listen(d->config.socket, group == PEER_NO_GROUP ? 0 : group, &d->listen_fd, e);
 }
 
-int daemon_prepare(struct daemon *d, struct config *config, int n_passed, struct err *e)
+int daemon_claim(struct daemon *d, struct config *config, struct err *e)
 {
     *d = (struct daemon){ .config = *config, .lock_fd = -1, .listen_fd = -1,
                           .admin_gid = PEER_NO_GROUP };
@@ -79,14 +79,20 @@ int daemon_prepare(struct daemon *d, struct config *config, int n_passed, struct
     if (make_dir(d->config.state_dir, e) < 0 || make_dir(d->config.runtime_dir, e) < 0 ||
         lock_state(d, e) < 0 || view_open(&d->config, e) < 0)
         return -1;
-    return open_socket(d, n_passed, e);
+    return 0;
 }
 
-static int open_audit(struct daemon *d, struct err *e)
+int daemon_prepare(struct daemon *d, struct config *config, int n_passed, struct err *e)
+{
+    return daemon_claim(d, config, e) < 0 ? -1 : open_socket(d, n_passed, e);
+}
+
+static int open_audit(struct daemon *d, bool serves, struct err *e)
 {
     int mode = audit_mode_parse(d->config.audit);
     struct audit_options o = { .dir = d->config.state_dir, .mode = (enum audit_mode)mode,
-                               .size = d->config.audit_size, .files = d->config.audit_files };
+                               .size = d->config.audit_size, .files = d->config.audit_files,
+                               .repair = !serves };
     struct err no = ERR_INIT;
 
     if (audit_open(&o, &d->audit, &no) == 0)
@@ -99,13 +105,13 @@ static int open_audit(struct daemon *d, struct err *e)
     return err_wrap(e, "audit log");
 }
 
-int daemon_start(struct daemon *d, struct err *e)
+int daemon_settle(struct daemon *d, bool serves, struct err *e)
 {
     autosbuf struct sbuf db = SBUF(LIMIT_PATH);
 
     d->started_at = now_real_us();
     sbuf_fmt(&db, "%s/sandboxd.db", d->config.state_dir);
-    if (open_audit(d, e) < 0 || store_open(sbuf_str(&db), &d->store, e) < 0 ||
+    if (open_audit(d, serves, e) < 0 || store_open(sbuf_str(&db), &d->store, e) < 0 ||
         idem_new(d->store, &d->idem, e) < 0 ||
         evloop_new(&d->loop, e) < 0 || worker_new(&d->worker, e) < 0)
         return -1;
@@ -115,7 +121,12 @@ int daemon_start(struct daemon *d, struct err *e)
         return -1;
     struct vms_deps deps = { .config = &d->config, .store = d->store, .loop = d->loop,
                              .worker = d->worker, .egress = d->egress };
-    if (vms_new(&deps, &d->vms, e) < 0)
+    return vms_new(&deps, &d->vms, e);
+}
+
+int daemon_start(struct daemon *d, struct err *e)
+{
+    if (daemon_settle(d, true, e) < 0)
         return -1;
     struct http_options o = { .daemon = d, .routes = routes_table, .listen_fd = d->listen_fd,
                               .admin_gid = d->admin_gid, .idle_s = LIMIT_HTTP_IDLE_S };

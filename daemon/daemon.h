@@ -37,13 +37,19 @@ struct daemon {
 };
 
 /* Takes the configuration over (cleared). Before there is a second thread: directories, the lock on
- * the state directory (one daemon each), mounts, the socket. n_passed: sockets from fd 3 on. */
+ * the state directory (one daemon each), mounts. */
+int daemon_claim(struct daemon *d, struct config *config, struct err *e);
+/* The same, and the socket. n_passed: sockets from fd 3 on. */
 int daemon_prepare(struct daemon *d, struct config *config, int n_passed, struct err *e);
-/* Opens the database, starts threads, connects libvirt, finds its sandboxes again, serves. */
+/* After either: opens the database, starts threads, connects libvirt, finds its sandboxes again and
+ * repairs what is not in order. All but serving: `sandboxd fsck --repair` stops here, and with
+ * `serves` false the audit log says so. */
+int daemon_settle(struct daemon *d, bool serves, struct err *e);
+/* The same, and serves. */
 int daemon_start(struct daemon *d, struct err *e);
 /* Now and then, on the thread that waits for signals. */
 void daemon_tick(struct daemon *d);
-/* The reverse, in bounded time, from any point daemon_prepare() or daemon_start() came to. False:
+/* The reverse, in bounded time, from any point the functions above came to. False:
  * some request did not end; nothing was freed, and the process has to leave by _exit(): the next
  * start repairs what was under way. Running sandboxes go on. */
 bool daemon_stop(struct daemon *d);

@@ -7,12 +7,15 @@
 #include "common/io.h"
 #include "common/log.h"
 #include "common/sbuf.h"
+#include "daemon/firewalls.h"
 #include "daemon/flows.h"
 #include "daemon/guard.h"
 #include "daemon/netlink.h"
 
 #include <fcntl.h>
+#include <linux/rtnetlink.h>
 #include <linux/xfrm.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -116,6 +119,7 @@ static int load_opened(struct egress *g, const char (*fresh)[IFNAMSIZ], size_t n
 static void on_packets(void *arg, uint32_t events);
 static void on_ruleset(void *arg, uint32_t events);
 static void on_guard(void *arg, uint32_t events);
+static void on_links(void *arg, uint32_t events);
 static void on_write(void *arg);
 static void on_sweep(void *arg);
 
@@ -123,11 +127,14 @@ static int watch_events(struct egress *g, struct err *e)
 {
     if (filter_watch_open(g->filter, &g->watch, e) < 0 ||
         netlink_open(NETLINK_XFRM, 1u << (XFRMNLGRP_POLICY - 1), &g->guard_watch, e) < 0 ||
+        netlink_open(NETLINK_ROUTE, 1u << (RTNLGRP_LINK - 1), &g->links_watch, e) < 0 ||
         packet_log_open(FILTER_LOG_GROUP, &g->log, e) < 0 ||
         evloop_add_fd(g->loop, mnl_socket_get_fd(g->guard_watch), EPOLLIN, on_guard, g,
                       &g->guard_source, e) < 0 ||
         evloop_add_fd(g->loop, filter_watch_fd(g->watch), EPOLLIN, on_ruleset, g,
                       &g->watch_source, e) < 0 ||
+        evloop_add_fd(g->loop, mnl_socket_get_fd(g->links_watch), EPOLLIN, on_links, g,
+                      &g->links_source, e) < 0 ||
         evloop_add_fd(g->loop, packet_log_fd(g->log), EPOLLIN, on_packets, g, &g->log_source,
                       e) < 0)
         return -1;
@@ -146,33 +153,42 @@ static int open_filter(struct egress *g, struct err *e)
         .uid_hi = g->config->uid_base + LIMIT_SANDBOXES,
         .uid_resolver = g->config->uid_base + LIMIT_SANDBOXES + 1,
     };
-    const char (*opened)[IFNAMSIZ] = (const char (*)[IFNAMSIZ])g->opened;
 
     if (filter_open(&o, &g->filter, e) < 0)
         return -1;
     /* A kernel that cannot hold it says so now; what is there goes on until all were adopted. */
-    return filter_present(g->filter) ? filter_opened(g->filter, opened, g->n_opened, e)
-                                     : filter_rebuild(g->filter, NULL, 0, opened, g->n_opened, e);
+    return filter_present(g->filter) ? 0 : filter_rebuild(g->filter, NULL, 0, NULL, 0, e);
 }
 
-/* Whatever may fail for what the host's kernel is. Under lock. */
-static int get_ready(struct egress *g, struct err *e)
+/* Lets interfaces of a host that does not forward forward for sandboxes, all or none: what is there
+ * at the start, and what appears later. Under lock. */
+static int open_ways(struct egress *g, struct err *e)
 {
     autofree char (*fresh)[IFNAMSIZ] = NULL;
     struct err ignored = ERR_INIT;
     size_t n = 0, on = 0;
 
-    if (choose_range(g, e) < 0 || guard_close(&g->net, e) < 0 ||
-        guard_closed_ways(&fresh, &n, e) < 0 ||
-        load_opened(g, (const char (*)[IFNAMSIZ])fresh, n, e) < 0 || open_filter(g, e) < 0)
+    if (guard_closed_ways(&fresh, &n, e) < 0)
+        return -1;
+    if (n == 0 && g->ready)
+        return 0;
+    if (load_opened(g, (const char (*)[IFNAMSIZ])fresh, n, e) < 0 ||
+        filter_opened(g->filter, (const char (*)[IFNAMSIZ])g->opened, g->n_opened, e) < 0)
         return -1;
     while (on < n && guard_forward(fresh[on], true, e) == 0)
         on++;
-    if (on == n && watch_events(g, e) == 0)
+    if (on == n)
         return 0;
     while (on-- > 0)
         guard_forward(fresh[on], false, &ignored);
     return -1;
+}
+
+/* Whatever may fail for what the host's kernel is. Under lock. */
+static int get_ready(struct egress *g, struct err *e)
+{
+    return choose_range(g, e) < 0 || guard_close(&g->net, e) < 0 || open_filter(g, e) < 0 ||
+                   watch_events(g, e) < 0 || open_ways(g, e) < 0 ? -1 : 0;
 }
 
 static void close_parts(struct egress *g)
@@ -182,12 +198,23 @@ static void close_parts(struct egress *g)
     evloop_remove(take_ptr(g->log_source));
     evloop_remove(take_ptr(g->guard_source));
     netlink_close(take_ptr(g->guard_watch));
+    evloop_remove(take_ptr(g->links_source));
+    netlink_close(take_ptr(g->links_watch));
     packet_log_close(take_ptr(g->log));
     filter_watch_close(take_ptr(g->watch));
     if (g->filter)
         filter_close(take_ptr(g->filter));
     free(take_ptr(g->opened));
     g->n_opened = 0;
+}
+
+static void warn_of_firewalls(void)
+{
+    struct err ignored = ERR_INIT;
+    char text[400];
+
+    if (firewalls_in_the_way(text, sizeof(text), &ignored) == 1)
+        log_warn(NULL, "sandboxes may reach nothing: %s", text);
 }
 
 static void try_ready(struct egress *g)
@@ -203,6 +230,7 @@ static void try_ready(struct egress *g)
     if (r == 0) {
         subnet_text(&g->net, text);
         log_info(NULL, "sandboxes get addresses of %s", text);
+        warn_of_firewalls();
         g->ready = true;
         return;
     }
@@ -227,7 +255,7 @@ int egress_open(const struct config *config, struct store *store, struct egress 
     pthread_mutex_init(&g->change, NULL);
     pthread_mutex_init(&g->lock, NULL);
     if (parse_ceiling(g, e) < 0 ||
-        (config->network && (evloop_new(&g->loop, e) < 0 ||
+        (config->network && (evloop_new(&g->loop, e) < 0 || worker_new(&g->writer, e) < 0 ||
                              evloop_add_timer(g->loop, -1, on_write, g, &g->write_timer, e) < 0 ||
                              evloop_add_timer(g->loop, SWEEP_MS, on_sweep, g, &g->sweep_timer,
                                               e) < 0))) {
@@ -261,6 +289,8 @@ void egress_free(struct egress *g)
     evloop_remove(take_ptr(g->write_timer));
     if (g->loop)
         evloop_free(g->loop);
+    if (g->writer)
+        worker_free(g->writer);
     store_counts(g);
     log_write_all(g);
     for (size_t i = 0; i <= LIMIT_SANDBOXES; i++)
@@ -293,9 +323,16 @@ static void on_packets(void *arg, uint32_t events)
         log_warn(LOG_CTX(.error = &e), "the filter's log, ignoring");
 }
 
-static void on_write(void *arg)
+static void write_lines(void *arg, const char *id, const char *detail)
 {
     log_write_all(arg);
+}
+
+static void on_write(void *arg)
+{
+    struct egress *g = arg;
+
+    worker_post(g->writer, write_lines, g, "lines", NULL);
 }
 
 /* What has to be written of a box: its rules' names, as they may change meanwhile. */
@@ -338,7 +375,10 @@ static void store_counts(struct egress *g)
     }
 }
 
-static void repair(struct egress *g, const char *why);
+static void write_counts(void *arg, const char *id, const char *detail)
+{
+    store_counts(arg);
+}
 
 static void on_sweep(void *arg)
 {
@@ -356,10 +396,9 @@ static void on_sweep(void *arg)
         b->cut_again = false;
     }
     log_sweep(g, now);
-    if (g->ready && g->dirty)
-        repair(g, "the filter is made anew, as a change of it failed before");
+    repair_if_dirty(g);
     pthread_mutex_unlock(&g->lock);
-    store_counts(g);
+    worker_post(g->writer, write_counts, g, "counts", NULL);
     evloop_timer_set(g->sweep_timer, SWEEP_MS);
 }
 
@@ -386,16 +425,6 @@ static int rebuild(struct egress *g, struct err *e)
     return filter_rebuild(g->filter, boxes, n, (const char (*)[IFNAMSIZ])g->opened, g->n_opened, e);
 }
 
-static void on_ruleset(void *arg, uint32_t events)
-{
-    struct egress *g = arg;
-
-    pthread_mutex_lock(&g->lock);
-    if (filter_watch_others(g->watch))
-        repair(g, "somebody else changed the filter of sandboxes; it is as it was again");
-    pthread_mutex_unlock(&g->lock);
-}
-
 /* Under lock. What fails is tried again by the sweep. */
 static void repair(struct egress *g, const char *why)
 {
@@ -409,6 +438,22 @@ static void repair(struct egress *g, const char *why)
         log_err(LOG_CTX(.error = &e), "the filter of sandboxes cannot be repaired; trying again");
 }
 
+void repair_if_dirty(struct egress *g)
+{
+    if (g->ready && g->dirty)
+        repair(g, "the filter is made anew, as a change of it failed before");
+}
+
+static void on_ruleset(void *arg, uint32_t events)
+{
+    struct egress *g = arg;
+
+    pthread_mutex_lock(&g->lock);
+    if (filter_watch_others(g->watch))
+        repair(g, "somebody else changed the filter of sandboxes; it is as it was again");
+    pthread_mutex_unlock(&g->lock);
+}
+
 /* Somebody took policies of the guard's kind away; maybe ours. */
 static int on_guard_news(const struct nlmsghdr *h, void *arg)
 {
@@ -416,27 +461,59 @@ static int on_guard_news(const struct nlmsghdr *h, void *arg)
     return MNL_CB_OK;
 }
 
+/* Reads all that was told. True: `fn` said so of something, or more came than the socket holds. */
+static bool drain(struct mnl_socket *s, mnl_cb_t fn)
+{
+    _Alignas(struct nlmsghdr) char buf[16 * 1024];
+    bool r = false;
+
+    for (;;) {
+        ssize_t len = recv(mnl_socket_get_fd(s), buf, sizeof(buf), MSG_DONTWAIT);
+        if (len < 0 && errno == ENOBUFS)
+            r = true;
+        else if (len <= 0)
+            return r;
+        else
+            mnl_cb_run(buf, (size_t)len, 0, 0, fn, &r);
+    }
+}
+
 static void on_guard(void *arg, uint32_t events)
 {
     struct egress *g = arg;
     struct err e = ERR_INIT;
-    bool gone = false;
-    char buf[8192];
 
     pthread_mutex_lock(&g->lock);
-    for (;;) {
-        ssize_t len = recv(mnl_socket_get_fd(g->guard_watch), buf, sizeof(buf), MSG_DONTWAIT);
-        if (len < 0 && errno == ENOBUFS)
-            gone = true;
-        else if (len <= 0)
-            break;
-        else
-            mnl_cb_run(buf, (size_t)len, 0, 0, on_guard_news, &gone);
-    }
-    if (gone && guard_close(&g->net, &e) < 0) {
+    if (drain(g->guard_watch, on_guard_news) && guard_close(&g->net, &e) < 0) {
         g->dirty = true;
         log_err(LOG_CTX(.error = &e), "the guard of sandboxes cannot be put back; trying again");
     }
+    pthread_mutex_unlock(&g->lock);
+}
+
+/* An interface came, or one of ours changed; a new one begins without forwarding. */
+static int on_link_news(const struct nlmsghdr *h, void *arg)
+{
+    const struct ifinfomsg *info = mnl_nlmsg_get_payload(h);
+    const struct nlattr *a;
+
+    if (h->nlmsg_type != RTM_NEWLINK || info->ifi_flags & IFF_LOOPBACK)
+        return MNL_CB_OK;
+    mnl_attr_for_each(a, h, sizeof(*info))
+        if (mnl_attr_get_type(a) == IFLA_IFNAME && mnl_attr_validate(a, MNL_TYPE_NUL_STRING) >= 0)
+            *(bool *)arg |= strncmp(mnl_attr_get_str(a), LINK_PREFIX, strlen(LINK_PREFIX)) != 0;
+    return MNL_CB_OK;
+}
+
+static void on_links(void *arg, uint32_t events)
+{
+    struct egress *g = arg;
+    struct err e = ERR_INIT;
+    static struct log_rate rate;
+
+    pthread_mutex_lock(&g->lock);
+    if (drain(g->links_watch, on_link_news) && open_ways(g, &e) < 0 && log_rate_ok(&rate, 1, 60000))
+        log_warn(LOG_CTX(.error = &e), "a new interface does not forward for sandboxes, ignoring");
     pthread_mutex_unlock(&g->lock);
 }
 
@@ -484,6 +561,7 @@ int egress_attach(struct egress *g, const char *id, uint32_t slot, uid_t qemu, s
         box_new(g, id, slot, &rules, &b, e) < 0)
         return -1;
     pthread_mutex_lock(&g->lock);
+    repair_if_dirty(g);
     struct box *old = g->boxes[slot];
     if (old)
         log_done(g, old);
@@ -504,7 +582,7 @@ int egress_attach(struct egress *g, const char *id, uint32_t slot, uid_t qemu, s
 int egress_detach(struct egress *g, const char *id, uint32_t slot, struct err *e)
 {
     struct link l;
-    struct err cut = ERR_INIT;
+    struct err cut = ERR_INIT, left = ERR_INIT;
     unsigned n;
 
     if (!egress_enabled(g))
@@ -516,16 +594,18 @@ int egress_detach(struct egress *g, const char *id, uint32_t slot, struct err *e
     pthread_mutex_lock(&g->lock);
     struct box *b = g->boxes[slot];
     int r = link_delete(l.name, e);
-    if (r == 0)
-        r = filter_remove(g->filter, id, &l, e);
     if (r == 0) {
         if (b)
             log_done(g, b);
         g->boxes[slot] = NULL;
+        /* Rules without a link let nobody pass; the sweep makes all anew without them. */
+        g->dirty |= filter_remove(g->filter, id, &l, &left) < 0;
     }
     pthread_mutex_unlock(&g->lock);
     if (r < 0)
         return err_wrap(e, "cannot take its network away");
+    if (left.code)
+        log_warn(LOG_CTX(.sandbox = id, .error = &left), "its rules stay for now, ignoring");
     if (b)
         store_counts(g);
     box_free(b);

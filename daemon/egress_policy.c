@@ -15,6 +15,7 @@
 #include "daemon/peer.h"
 #include "daemon/presets.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -102,9 +103,11 @@ static int put_in_force(struct egress *g, const char *id, uid_t uid, struct rule
         ruleset_store(s, g->store, id, e) < 0)
         return -1;
     pthread_mutex_lock(&g->lock);
+    repair_if_dirty(g);
     struct box *b = box_find(g, id);
     if (b)
         r = box_replace(g, b, s, e);
+    g->dirty |= r < 0 && e->sys == ENOENT;      /* our sets were taken away, and nobody said so */
     if (b && r == 0) {
         box_cut_flows(g, b);
         b->cut_again = true;

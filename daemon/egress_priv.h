@@ -5,7 +5,7 @@
  * A box is a sandbox that has a link. Boxes are found by slot, which addresses, log prefixes and
  * the resolver's questions lead to. `lock` guards them all and the filter's socket; what is done
  * under it is memory and one netlink exchange. Lines for logs and counts for the store are gathered
- * under it and written by the event thread without it.
+ * under it and written by the writer, a thread of its own, without it.
  */
 #pragma once
 
@@ -17,6 +17,7 @@
 #include "daemon/filter.h"
 #include "daemon/filter_watch.h"
 #include "daemon/packet_log.h"
+#include "daemon/worker.h"
 
 #include <pthread.h>
 #include <time.h>
@@ -92,6 +93,7 @@ struct egress {
     const struct config *config;    /* borrowed, as the next */
     struct store *store;
     struct evloop *loop;            /* owned, as all below */
+    struct worker *writer;          /* files and SQLite: names must not wait for a disk */
     struct subnet net;
     uint16_t mtu;
     struct policy_rule *ceiling;    /* NULL: none */
@@ -114,7 +116,9 @@ struct egress {
     struct filter_watch *watch;     /* changes of the ruleset */
     struct resolver *resolver;
     struct mnl_socket *guard_watch; /* and of the guard */
-    struct evsource *log_source, *watch_source, *guard_source, *write_timer, *sweep_timer;
+    struct mnl_socket *links_watch; /* interfaces that appear */
+    struct evsource *log_source, *watch_source, *guard_source, *links_source;
+    struct evsource *write_timer, *sweep_timer;
 };
 
 static inline void egress_unlock_cleanup(pthread_mutex_t **m)
@@ -124,6 +128,9 @@ static inline void egress_unlock_cleanup(pthread_mutex_t **m)
 #define hold_lock(m)                                                                       \
     __attribute__((cleanup(egress_unlock_cleanup), unused)) pthread_mutex_t *held_ = (m);  \
     pthread_mutex_lock(held_)
+
+/* Tries again what the kernel refused, before somebody builds on it. Under lock. */
+void repair_if_dirty(struct egress *g);
 
 /* --- boxes (egress_box.c); under lock unless said --- */
 /* Takes the rules over. No lock needed. */
@@ -174,7 +181,7 @@ struct api_policy_event;
 void log_event(struct egress *g, struct box *b, const struct api_policy_event *ev);
 void log_packet(struct egress *g, const struct packet_seen *p);
 void log_sweep(struct egress *g, int64_t now);
-void log_write_all(struct egress *g);                   /* event thread; takes the lock itself */
+void log_write_all(struct egress *g);                   /* takes the lock itself; writes files */
 void log_done(struct egress *g, struct box *b);         /* tells repeats that were not told yet */
 
 /* --- the resolver (egress_resolver.c); no lock --- */

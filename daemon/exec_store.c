@@ -6,7 +6,9 @@
  */
 #include "common/auto.h"
 #include "common/io.h"
+#include "common/name.h"
 #include "daemon/exec_priv.h"
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -95,6 +97,32 @@ static int load_one(struct exec_table *t, struct exec_row *row, struct err *e)
     return rc;
 }
 
+/* Rings of execs whose row was never written, or is not in a database that was put back. */
+static void drop_foreign_rings(struct exec_table *t)
+{
+    int fd = fcntl(t->dir_fd, F_DUPFD_CLOEXEC, 3);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    struct dirent *de;
+
+    if (!d) {
+        fd_close(fd);
+        return;
+    }
+    rewinddir(d);
+    while ((de = readdir(d))) {
+        char id[LIMIT_ID + 1] = "";
+        bool known = false;
+        if (strlen(de->d_name) <= LIMIT_ID || de->d_name[LIMIT_ID] != '.')
+            continue;
+        memcpy(id, de->d_name, LIMIT_ID);
+        for (size_t i = 0; i < t->n && !known; i++)
+            known = strcmp(t->execs[i]->row.id, id) == 0;
+        if (!known && id_valid(id))
+            exec_remove_rings(t, id);
+    }
+    closedir(d);
+}
+
 int exec_load(struct exec_table *t, struct err *e)
 {
     struct exec_row *rows = NULL;
@@ -112,6 +140,8 @@ int exec_load(struct exec_table *t, struct err *e)
     for (size_t i = 0; i < n; i++)
         exec_row_done(&rows[i]);
     free(rows);
+    if (rc == 0)
+        drop_foreign_rings(t);
     if (n == 0) {
         /* anywhere but 0, with room above: ids of an earlier table are not met again */
         if (getrandom(&first, sizeof(first), 0) != sizeof(first))

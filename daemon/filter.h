@@ -104,3 +104,7 @@ typedef void (*filter_elem_fn)(void *arg, const struct filter_elem *x);
 /* set: 's', 'h' or 'n'. A sandbox without sets has no elements. */
 int filter_read(struct filter *f, const char *id, char set, filter_elem_fn fn, void *arg,
                 struct err *e);
+/* Names of all chains in both tables: "box-ID" and taps among them. No struct filter is needed, and
+ * nothing is changed (filter_list.c). */
+typedef void (*filter_chain_fn)(void *arg, const char *chain);
+int filter_chains(filter_chain_fn fn, void *arg, struct err *e);

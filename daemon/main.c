@@ -7,7 +7,9 @@
 #include "common/jfield.h"
 #include "common/log.h"
 #include "daemon/audit_cmd.h"
+#include "daemon/backup_cmd.h"
 #include "daemon/daemon.h"
+#include "daemon/fsck_cmd.h"
 #include "daemon/image_cmd.h"
 #include "daemon/notify.h"
 #include "daemon/privs.h"
@@ -28,6 +30,8 @@ static const char help[] =
     "Usage: sandboxd [--config FILE] [--log-level LEVEL]\n"
     "       sandboxd image build|ls [OPTIONS]\n"
     "       sandboxd audit verify [--config FILE]\n"
+    "       sandboxd backup [OPTIONS] FILE\n"
+    "       sandboxd fsck [OPTIONS]\n"
     "\n"
     "Runs sandboxes: microVMs with a workspace of their own, driven by sbx or by HTTP\n"
     "over a Unix socket. Stays in the foreground.\n"
@@ -37,7 +41,19 @@ static const char help[] =
     "  --version          print the version\n"
     "  --help             print this text\n"
     "\n"
-    "`sandboxd image --help` says how to build base images.\n";
+    "`sandboxd image --help` says how to build base images; the other commands have their own\n"
+    "--help too.\n";
+
+/* Run by hand, beside a daemon or without one. */
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+} commands[] = {
+    { "image", image_cmd },
+    { "audit", audit_cmd },
+    { "backup", backup_cmd },
+    { "fsck", fsck_cmd },
+};
 
 struct args {
     const char *config;
@@ -247,10 +263,9 @@ int main(int argc, char **argv)
     struct args args = { 0 };
 
     log_init("sandboxd", LOG_INFO);
-    if (argc > 1 && strcmp(argv[1], "image") == 0)
-        return image_cmd(argc - 1, argv + 1);
-    if (argc > 1 && strcmp(argv[1], "audit") == 0)
-        return audit_cmd(argc - 1, argv + 1);
+    for (size_t i = 0; argc > 1 && i < ARRAY_SIZE(commands); i++)
+        if (strcmp(argv[1], commands[i].name) == 0)
+            return commands[i].run(argc - 1, argv + 1);
     int status = parse_args(argc, argv, &args);
     return status >= 0 ? status : run(&args);
 }

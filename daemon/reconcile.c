@@ -7,7 +7,8 @@
  *     creating    any       undone: domain, share, files, row
  *     removing    any       finished
  *     running     runs      adopted: channel and execs opened again, share watched
- *     running     paused    it powered off or failed while nobody listened: stopped, so said
+ *     running     paused    by a full disk: goes on; else it powered off or failed while nobody
+ *                           listened: stopped, so said
  *     running     none      stopped: it ended while sandboxd was away
  *     stopping    any       stopped
  *     stopped     any       domain ended, runtime leftovers removed
@@ -18,6 +19,7 @@
 #include "common/io.h"
 #include "common/log.h"
 #include "common/name.h"
+#include "daemon/strays.h"
 #include "daemon/vm_priv.h"
 
 #include <dirent.h>
@@ -26,6 +28,7 @@
 #include <string.h>
 
 static const char gone_reason[] = "it ended while sandboxd was not running";
+static const char lost_reason[] = "its disk is gone";
 
 static int stop_row(struct vm *vm, const char *reason, struct err *e)
 {
@@ -41,13 +44,42 @@ static int stop_row(struct vm *vm, const char *reason, struct err *e)
     return vm_store_row(vm, e);
 }
 
+static int keep_aside(struct vms *v, const char *id, const char *why, struct err *e)
+{
+    autofree char *kept = NULL;
+
+    if (vm_files_keep_state(v, id, &kept, e) < 0)
+        return -1;
+    if (kept)
+        log_warn(LOG_CTX(.sandbox = id), "%s: its disk is kept in %s", why, kept);
+    else
+        log_warn(LOG_CTX(.sandbox = id), "%s: its files are removed, there was no disk", why);
+    return 0;
+}
+
 static int erase_row(struct vm *vm, struct err *e)
 {
-    if (vm_stop_guest(vm, 0, e) < 0 || vm_erase(vm, e) < 0)
+    if (vm_stop_guest(vm, 0, e) < 0 ||
+        (vm->vms->copied && keep_aside(vm->vms, vm->id, "half made or half removed when the "
+                                       "database was copied", e) < 0) ||
+        vm_erase(vm, e) < 0)
         return -1;
     log_notice(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid),
                "sandbox '%s' was half made or half removed and is gone now", vm->row.name);
     return 0;
+}
+
+/* Kept as a row, so that its owner hears of it. */
+static int mark_lost(struct vm *vm, struct err *e)
+{
+    if (vm_stop_guest(vm, 0, e) < 0)
+        return -1;
+    if (vm->row.state == VM_FAILED)
+        return 0;
+    log_err(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid), "the disk of sandbox '%s' is gone",
+            vm->row.name);
+    vm->row.stopped_at = now_real_us();
+    return vm_set_state(vm, VM_FAILED, lost_reason, e) < 0 ? -1 : vm_store_row(vm, e);
 }
 
 static int adopt(struct vm *vm, struct err *e)
@@ -73,16 +105,25 @@ static int adopt(struct vm *vm, struct err *e)
 static int settle(struct vm *vm, struct err *e)
 {
     bool paused = false;
+    struct err ignored = ERR_INIT;
     int exists = virt_exists(vm->vms->virt, vm->id, &paused, e);
 
     if (exists < 0)
         return -1;
+    /* One that was being removed has none, and will be; one that runs can be copied from. */
+    if (vm->row.state != VM_REMOVING && !(vm->row.state == VM_RUNNING && exists && !paused) &&
+        vm_lost_disk(vm))
+        return mark_lost(vm, e);
     switch (vm->row.state) {
     case VM_CREATING:
     case VM_REMOVING:
     case VM_FAILED:
         return erase_row(vm, e);
     case VM_RUNNING:
+        /* Its disk had no room: it waits, and meets the same again if there is none yet. */
+        if (exists && paused && virt_stalled(vm->vms->virt, vm->id, &ignored) == 1 &&
+            virt_resume(vm->vms->virt, vm->id, &ignored) == 0)
+            paused = false;
         if (exists && !paused)
             return adopt(vm, e);
         return stop_row(vm, exists ? "it powered off while sandboxd was not running" : gone_reason,
@@ -139,8 +180,25 @@ static int drop_foreign_domains(struct vms *v, struct err *e)
     return r;
 }
 
+static int drop_runtime(struct vms *v, const char *id, struct err *e)
+{
+    log_warn(LOG_CTX(.sandbox = id), "files without a row in %s: removed", v->runtime_dir);
+    return vm_files_drop_runtime(v, id, e);
+}
+
+/* What cannot be kept aside stays where it is, and is tried again by the next start. */
+static int drop_state(struct vms *v, const char *id, struct err *e)
+{
+    struct err why = ERR_INIT;
+
+    if (keep_aside(v, id, "files without a row", &why) < 0)
+        log_err(LOG_CTX(.sandbox = id, .error = &why),
+                "files without a row cannot be kept aside; they stay where they are");
+    return 0;
+}
+
 static int drop_foreign_files(struct vms *v, const char *dir,
-                              int (*remove)(struct vms *, const char *, struct err *),
+                              int (*drop)(struct vms *, const char *, struct err *),
                               struct err *e)
 {
     DIR *d = opendir(dir);
@@ -153,10 +211,8 @@ static int drop_foreign_files(struct vms *v, const char *dir,
         if (!id_valid(de->d_name))
             continue;
         struct vm *vm = vms_get(v, de->d_name);
-        if (!vm) {
-            log_warn(LOG_CTX(.sandbox = de->d_name), "files without a row in %s: removed", dir);
-            r = remove(v, de->d_name, e);
-        }
+        if (!vm)
+            r = drop(v, de->d_name, e);
         vm_unref(vm);
     }
     closedir(d);
@@ -164,38 +220,86 @@ static int drop_foreign_files(struct vms *v, const char *dir,
 }
 
 /* A share is kept while its sandbox runs: by then its row names the process. */
-static bool share_is_used(void *ctx, const char *socket_path)
+static bool share_is_used(struct vms *v, const struct stray *p)
 {
-    struct vms *v = ctx;
-    size_t n = 0;
-    bool used = false;
+    struct vm *vm = vms_get(v, p->id);
+    autofree char *path = vm ? vm_path(v, vm->id, VMP_SHARE_SOCK) : NULL;
+    bool used = path && vm->share.pid && strcmp(path, p->socket) == 0;
 
-    struct vm **list = vms_snapshot(v, &n);
-    for (size_t i = 0; i < n && !used; i++) {
-        autofree char *path = vm_path(v, list[i]->id, VMP_SHARE_SOCK);
-        used = path && list[i]->share.pid && strcmp(path, socket_path) == 0;
-    }
-    vms_snapshot_done(list, n);
+    vm_unref(vm);
     return used;
+}
+
+static void end_stray_share(void *arg, const struct stray *p)
+{
+    if (p->kind != STRAY_SHARE || share_is_used(arg, p))
+        return;
+    log_warn(LOG_CTX(.sandbox = NULL), "a file share process without a sandbox (%s): ended",
+             p->socket);
+    stray_end(p);
+}
+
+/* A QEMU that libvirt does not know has lost its monitor: it can be adopted by nobody, and has a
+ * disk open that somebody may want to start anew. */
+static void end_stray_qemu(void *arg, const struct stray *p)
+{
+    struct vms *v = arg;
+    struct err e = ERR_INIT;
+    bool paused;
+
+    if (p->kind != STRAY_QEMU || virt_exists(v->virt, p->id, &paused, &e) != 0)
+        return;
+    log_warn(LOG_CTX(.sandbox = p->id), "a QEMU that libvirt does not know (process %d): ended",
+             (int)p->pid);
+    stray_end(p);
+}
+
+static int end_strays(struct vms *v, stray_fn fn, struct err *e)
+{
+    const struct stray_range range = {
+        .state_dir = v->state_dir,
+        .runtime_dir = v->runtime_dir,
+        .uid_lo = v->config->uid_base + 1,
+        .uid_hi = v->config->uid_base + LIMIT_SANDBOXES,
+    };
+
+    return strays_look(&range, fn, v, e);
+}
+
+static int read_mark(struct vms *v, struct err *e)
+{
+    autofree char *when = NULL;
+
+    if (store_choice_get(v->store, STORE_COPIED, &when, e) < 0)
+        return -1;
+    v->copied = when && when[0];
+    if (v->copied)
+        log_notice(NULL, "the database is a copy made at %s: what it does not know is kept aside",
+                   when);
+    return 0;
 }
 
 int vms_reconcile(struct vms *v, struct err *e)
 {
-    size_t n = 0;
+    size_t n = 0, given_up = 0;
 
-    if (load_rows(v, e) < 0 || drop_foreign_domains(v, e) < 0)
+    if (read_mark(v, e) < 0 || load_rows(v, e) < 0 || drop_foreign_domains(v, e) < 0 ||
+        end_strays(v, end_stray_qemu, e) < 0)
         return err_wrap(e, "reconcile");
     struct vm **list = vms_snapshot(v, &n);
     for (size_t i = 0; i < n; i++) {        /* one broken sandbox must not keep the others away */
         struct err one = ERR_INIT;
-        if (settle(list[i], &one) < 0)
+        if (settle(list[i], &one) < 0) {
             give_up(list[i], &one);
+            given_up++;
+        }
     }
     vms_snapshot_done(list, n);
     if (egress_settle(v->egress, e) < 0 ||
-        share_end_strays(v->runtime_dir, share_is_used, v, e) < 0 ||
-        drop_foreign_files(v, v->state_dir, vm_files_drop_state, e) < 0 ||
-        drop_foreign_files(v, v->runtime_dir, vm_files_drop_runtime, e) < 0)
+        end_strays(v, end_stray_share, e) < 0 ||
+        drop_foreign_files(v, v->state_dir, drop_state, e) < 0 ||
+        drop_foreign_files(v, v->runtime_dir, drop_runtime, e) < 0 ||
+        (v->copied && !given_up && store_choice_put(v->store, STORE_COPIED, "", e) < 0))
         return err_wrap(e, "reconcile");
     return 0;
 }

@@ -48,9 +48,3 @@ void share_stop(const struct share_proc *p);
 bool share_alive(const struct share_proc *p);
 /* pidfd to watch its end, -1 when it is gone. */
 int share_pidfd(const struct share_proc *p);
-/* Ends all processes marked with a socket below dir for which keep() says false: what a daemon left
- * that died between starting a share and writing that down. The mark could have been changed by a
- * share that its guest took over; such a one is found by its row only. For the start, while nothing
- * else starts shares. */
-int share_end_strays(const char *dir, bool (*keep)(void *ctx, const char *socket_path), void *ctx,
-                     struct err *e);

@@ -9,6 +9,8 @@
 #include "daemon/store_internal.h"
 #include "common/auto.h"
 #include "common/io.h"
+#include "common/limits.h"
+#include "common/log.h"
 #include "common/sbuf.h"
 #include "daemon/store_steps.h"
 
@@ -230,6 +232,35 @@ static int prepare_all(struct store *st, struct err *e)
 
 AUTO_DEFINE(store, struct store, store_close)
 
+/* A log that lies beside a database which is in no WAL mode is another's: a copy was put in the
+ * place of one that was not closed. SQLite would apply it all the same, and ruin the copy. Ours is
+ * in WAL mode from its first row on, and says so before there is a log. */
+#define FORMAT_AT 18            /* of the file: https://www.sqlite.org/fileformat.html */
+static bool has_foreign_wal(const char *path, int fd)
+{
+    autosbuf struct sbuf wal = SBUF(LIMIT_PATH);
+    uint8_t format[2] = { 0 };
+
+    sbuf_fmt(&wal, "%s-wal", path);
+    return access(sbuf_str(&wal), F_OK) == 0 &&
+           (pread(fd, format, sizeof(format), FORMAT_AT) != sizeof(format) || format[0] == 1);
+}
+
+static int move_foreign_wal(const char *path, struct err *e)
+{
+    autosbuf struct sbuf wal = SBUF(LIMIT_PATH), away = SBUF(LIMIT_PATH), shm = SBUF(LIMIT_PATH);
+
+    sbuf_fmt(&wal, "%s-wal", path);
+    sbuf_fmt(&away, "%s-wal.foreign", path);
+    sbuf_fmt(&shm, "%s-shm", path);
+    if (rename(sbuf_str(&wal), sbuf_str(&away)) < 0 ||
+        (unlink(sbuf_str(&shm)) < 0 && errno != ENOENT))
+        return err_sys(e, ERR_UNAVAILABLE, errno, "cannot move %s away", sbuf_str(&wal));
+    log_warn(NULL, "%s was put in the place of another database, whose log is moved to %s", path,
+             sbuf_str(&away));
+    return 0;
+}
+
 /* Environments of sandboxes are in it, so it is its owner's only; SQLite gives the files beside it
  * the same mode. Before SQLite opens it: closing any descriptor of it drops SQLite's locks. */
 static int make_private(const char *path, struct err *e)
@@ -238,7 +269,19 @@ static int make_private(const char *path, struct err *e)
 
     if (fd < 0 || fchmod(fd, 0600) < 0)
         return err_sys(e, ERR_UNAVAILABLE, errno, "cannot open the database %s", path);
-    return 0;
+    return has_foreign_wal(path, fd) ? move_foreign_wal(path, e) : 0;
+}
+
+static int refuse_foreign_wal(const char *path, struct err *e)
+{
+    autoclose int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+    if (fd < 0)
+        return err_sys(e, ERR_UNAVAILABLE, errno, "cannot open the database %s", path);
+    if (!has_foreign_wal(path, fd))
+        return 0;
+    err_set(e, ERR_UNAVAILABLE, "%s-wal belongs to another database than %s", path, path);
+    return err_hint(e, "a start of sandboxd moves it away");
 }
 
 /* Two that turn a new file to WAL at once would wait for each other, so SQLite tells one of them
@@ -257,17 +300,14 @@ static int set_wal(struct store *st, const char *path, struct err *e)
     }
 }
 
-int store_open(const char *path, struct store **ret, struct err *e)
+static int connect_to(const char *path, int flags, struct store **ret, struct err *e)
 {
     autotype(store) struct store *st = calloc(1, sizeof(*st));
 
     if (!st)
         return err_nomem(e);
     pthread_mutex_init(&st->lock, NULL);
-    if (make_private(path, e) < 0)
-        return -1;
-    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX |
-                SQLITE_OPEN_NOFOLLOW;
+    flags |= SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW;
     if (sqlite3_open_v2(path, &st->db, flags, NULL) != SQLITE_OK) {
         if (!st->db)
             return err_nomem(e);
@@ -278,9 +318,40 @@ int store_open(const char *path, struct store **ret, struct err *e)
     sqlite3_busy_timeout(st->db, BUSY_MS);
     sqlite3_db_config(st->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
     sqlite3_db_config(st->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
+    *ret = take_ptr(st);
+    return 0;
+}
+
+int store_open(const char *path, struct store **ret, struct err *e)
+{
+    autotype(store) struct store *st = NULL;
+
+    if (make_private(path, e) < 0 ||
+        connect_to(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &st, e) < 0)
+        return -1;
     if (set_wal(st, path, e) < 0 ||
         exec_sql(st, "PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON", e, path) < 0 ||
         migrate(st, path, e) < 0 || prepare_all(st, e) < 0)
+        return err_wrap(e, "database");
+    *ret = take_ptr(st);
+    return 0;
+}
+
+int store_open_look(const char *path, struct store **ret, struct err *e)
+{
+    autotype(store) struct store *st = NULL;
+    int version = 0;
+
+    if (refuse_foreign_wal(path, e) < 0 || connect_to(path, SQLITE_OPEN_READONLY, &st, e) < 0)
+        return -1;
+    if (read_version(st, &version, e) < 0)
+        return err_wrap(e, "database");
+    if (version != (int)store_steps_n) {
+        err_set(e, ERR_UNAVAILABLE, "%s has schema version %d, this sandboxd is of version %u",
+                path, version, store_steps_n);
+        return err_hint(e, "restart sandboxd, or use the program of the one that runs");
+    }
+    if (prepare_all(st, e) < 0)
         return err_wrap(e, "database");
     *ret = take_ptr(st);
     return 0;

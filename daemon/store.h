@@ -17,8 +17,19 @@
 struct store;
 
 int store_open(const char *path, struct store **ret, struct err *e);
+/* To read only, beside a daemon or without one: nothing is made, changed or brought up to date, so
+ * a database of another version is refused. */
+int store_open_look(const char *path, struct store **ret, struct err *e);
 void store_close(struct store *st);
 const char *store_library_version(void);
+
+/* What SQLite finds wrong in the file: one line of text to fn for each, none when all is well. */
+typedef void (*store_fault_fn)(void *arg, const char *what);
+int store_check(struct store *st, store_fault_fn fn, void *arg, struct err *e);
+/* A consistent copy of the database `from` in the file `to`, 0600, whole and checked when it is
+ * there; whoever writes meanwhile is not held up. What is at `to` is replaced only if force. The
+ * copy says that it is one (STORE_COPIED). No other copies are needed beside it: it has no WAL. */
+int store_backup(const char *from, const char *to, bool force, struct err *e);
 
 enum vm_state { VM_CREATING, VM_RUNNING, VM_STOPPING, VM_STOPPED, VM_REMOVING, VM_FAILED,
                 VM_STATE_MAX };
@@ -129,6 +140,9 @@ int store_policy_delete(struct store *st, uid_t uid, const char *name, struct er
 /* What the daemon has chosen for itself. *ret owned; NULL: nothing yet. */
 int store_choice_get(struct store *st, const char *key, char **ret, struct err *e);
 int store_choice_put(struct store *st, const char *key, const char *value, struct err *e);
+/* The key that a copy made by store_backup() has: when it was made. "" once the daemon that opened
+ * it has settled what is older there than the host. */
+#define STORE_COPIED "copied"
 
 /* Idempotency-Key: 1 with the stored answer (owned), 0 unknown. A key is its owner's for 24 h. */
 int store_idem_get(struct store *st, uid_t uid, const char *key, char **ret_request_hash,

@@ -400,6 +400,24 @@ int virt_exists(struct virt *v, const char *sandbox_id, bool *ret_paused, struct
     return 1;
 }
 
+int virt_stalled(struct virt *v, const char *sandbox_id, struct err *e)
+{
+    autoconnect virConnectPtr conn = NULL;
+    autodomain virDomainPtr dom = NULL;
+    int state, reason;
+
+    if (connection(v, &conn, e) < 0)
+        return -1;
+    int r = lookup(conn, sandbox_id, &dom, e);
+    if (r <= 0)
+        return r;
+    if (virDomainGetState(dom, &state, &reason, 0) < 0) {
+        virResetLastError();
+        return 0;
+    }
+    return state == VIR_DOMAIN_PAUSED && reason == VIR_DOMAIN_PAUSED_IOERROR;
+}
+
 int virt_destroy(struct virt *v, const char *sandbox_id, struct err *e)
 {
     autoconnect virConnectPtr conn = NULL;

@@ -35,6 +35,8 @@ int virt_start(struct virt *v, const char *xml, struct err *e);
  * found paused right after virt_open(); its VIRT_STOPPED "shutdown" follows. Do not resume what
  * nobody paused on purpose: destroy it. */
 int virt_exists(struct virt *v, const char *sandbox_id, bool *ret_paused, struct err *e);
+/* 1: paused by QEMU, as it could not write to the disk; 0: not, or no such domain. */
+int virt_stalled(struct virt *v, const char *sandbox_id, struct err *e);
 /* Cuts the power; a domain that is not there is success. */
 int virt_destroy(struct virt *v, const char *sandbox_id, struct err *e);
 /* Removes what the embedded driver keeps of a domain that is gone for good: QEMU's own log. Those

@@ -148,6 +148,34 @@ static int sweep(const char *root, struct err *e)
     return r;
 }
 
+int virt_embed_list(const char *root, void (*fn)(void *arg, const char *sandbox_id), void *arg,
+                    struct err *e)
+{
+    autosbuf struct sbuf path = SBUF(4096);
+    struct dirent *de;
+
+    sbuf_fmt(&path, "%s/run/qemu", root);
+    if (path.failed)
+        return err_nomem(e);
+    DIR *d = opendir(sbuf_str(&path));
+    if (!d)
+        return errno == ENOENT
+                   ? 0 : err_sys(e, ERR_INTERNAL, errno, "cannot read %s", sbuf_str(&path));
+    while ((de = readdir(d))) {
+        const size_t prefix = strlen(VIRT_NAME_PREFIX);
+        char id[LIMIT_ID + 1] = "";
+        if (strncmp(de->d_name, VIRT_NAME_PREFIX, prefix) != 0 ||
+            strlen(de->d_name) != prefix + LIMIT_ID + strlen(".xml") ||
+            !has_suffix(de->d_name, ".xml") || never_ran(dirfd(d), de->d_name))
+            continue;
+        memcpy(id, de->d_name + prefix, LIMIT_ID);
+        if (id_valid(id))
+            fn(arg, id);
+    }
+    closedir(d);
+    return 0;
+}
+
 int virt_embed_forget(const char *root, const char *sandbox_id, struct err *e)
 {
     autosbuf struct sbuf path = SBUF(4096);

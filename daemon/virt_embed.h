@@ -17,3 +17,8 @@ int virt_embed_prepare(const char *root, struct err *e);
 
 /* Removes QEMU's log of a domain that is gone for good. Any thread. */
 int virt_embed_forget(const char *root, const char *sandbox_id, struct err *e);
+
+/* Ids of the domains that the driver has a status of, to fn; those it was still starting when it
+ * was killed are not among them. Reads files only, so a driver may be at work on them. */
+int virt_embed_list(const char *root, void (*fn)(void *arg, const char *sandbox_id), void *arg,
+                    struct err *e);

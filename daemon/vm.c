@@ -230,7 +230,7 @@ static int describe_locked(const struct vm *vm, struct api_sandbox *ret, struct 
 
     if (dup_into(&ret->id, r->id, e) < 0 || dup_into(&ret->name, r->name, e) < 0 ||
         dup_into(&ret->state, vm_state_name(r->state), e) < 0 ||
-        dup_into(&ret->reason, r->reason, e) < 0 ||
+        dup_into(&ret->reason, vm->stalled ? vm_stall_reason : r->reason, e) < 0 ||
         dup_into(&ret->image.name, r->image_name, e) < 0 ||
         dup_into(&ret->image.digest, r->image_digest, e) < 0 ||
         dup_into(&ret->workspace.path, r->workspace, e) < 0 ||

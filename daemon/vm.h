@@ -57,6 +57,8 @@ int vm_stop(struct vm *vm, uint32_t timeout_ms, struct err *e);    /* not runnin
 int vm_restart(struct vm *vm, const struct caller *c, struct err *e);
 int vm_remove(struct vm *vm, bool force, struct err *e);           /* force: no orderly shutdown */
 /* The exec table of a running sandbox, a reference (exec_table_unref()); ERR_SANDBOX_STATE. */
+/* ERR_NO_SPACE while its machine is paused for want of room on the host. */
+int vm_check_awake(struct vm *vm, struct err *e);
 int vm_execs(struct vm *vm, struct exec_table **ret, struct err *e);
 /* Its policy began with another one (egress_set()): what vm_describe() says. */
 int vm_policy_begins(struct vm *vm, const char *base, struct err *e);

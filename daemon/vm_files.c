@@ -9,6 +9,8 @@
  *         vm/                        root 0700: agent.sock, which libvirt opens and hands to QEMU
  *         share.sock                 QEMU's uid
  *         execs/                     root 0700: output rings
+ *     <state>/lost+found/<id>[.N]    root 0700: what had a disk and no row, as it was; the disk
+ *                                    is root's, as the uid of its QEMU may be another's by now
  *
  * No directory belongs to QEMU: libvirt changes owners by path and follows links, so whoever took
  * QEMU over must not be able to put one there. Files are made by root and given away.
@@ -123,6 +125,10 @@ int vm_files_disk(struct vm *vm, const char *base, struct err *e)
         return err_nomem(e);
     if (lstat(disk, &sb) == 0)
         return S_ISREG(sb.st_mode) ? 0 : err_set(e, ERR_INTERNAL, "%s is not a file", disk);
+    if (vm->row.started_at) {       /* an empty one in its place would hide the loss */
+        err_set(e, ERR_UNAVAILABLE, "its disk is gone");
+        return err_hint(e, "`sbx rm` removes what is left; a copy of the disk can be put back");
+    }
     /* Made in root's directory and then moved, so that a disk is whole when it is there. */
     sbuf_fmt(&making, "%s/disk.tmp", tmp);
     sbuf_u64(&size, vm->row.disk);
@@ -158,6 +164,49 @@ int vm_files_drop_runtime(struct vms *v, const char *id, struct err *e)
 int vm_files_drop_state(struct vms *v, const char *id, struct err *e)
 {
     return drop(v->state_dir, id, e);
+}
+
+/* --- what nobody knows --- */
+
+bool vm_lost_disk(const struct vm *vm)
+{
+    autofree char *disk = vm_path(vm->vms, vm->id, VMP_DISK);
+
+    return vm->row.started_at && disk && access(disk, F_OK) < 0 && errno == ENOENT;
+}
+
+/* A free name below `dir`: an id can come twice, when a database is put back twice. */
+static int move_to(const char *from, const char *dir, const char *id, char **ret, struct err *e)
+{
+    for (unsigned n = 0; n < 1000; n++) {
+        autosbuf struct sbuf to = SBUF(LIMIT_PATH);
+        sbuf_fmt(&to, n ? "%s/%s.%u" : "%s/%s", dir, id, n);
+        if (renameat2(AT_FDCWD, from, AT_FDCWD, sbuf_str(&to), RENAME_NOREPLACE) == 0)
+            return sbuf_take(&to, ret, e);
+        if (errno != EEXIST)
+            break;
+    }
+    return err_sys(e, ERR_INTERNAL, errno, "cannot move %s to %s", from, dir);
+}
+
+int vm_files_keep_state(struct vms *v, const char *id, char **ret_kept, struct err *e)
+{
+    autofree char *from = vm_path(v, id, VMP_STATE), *disk = vm_path(v, id, VMP_DISK);
+    autosbuf struct sbuf dir = SBUF(LIMIT_PATH);
+    struct stat sb;
+
+    *ret_kept = NULL;
+    sbuf_fmt(&dir, "%s/lost+found", v->config->state_dir);
+    if (!from || !disk)
+        return err_nomem(e);
+    if (lstat(disk, &sb) < 0)
+        return errno == ENOENT ? vm_files_drop_state(v, id, e)
+                               : err_sys(e, ERR_INTERNAL, errno, "cannot look at %s", disk);
+    if (io_mkdir(sbuf_str(&dir), 0700, e) < 0)
+        return -1;
+    if (S_ISREG(sb.st_mode) && lchown(disk, 0, 0) < 0)
+        return err_sys(e, ERR_INTERNAL, errno, "cannot take %s over", disk);
+    return move_to(from, sbuf_str(&dir), id, ret_kept, e);
 }
 
 /* --- logs --- */

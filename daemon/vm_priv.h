@@ -33,6 +33,7 @@ struct vm {
     bool domain_gone;           /* libvirt said so since the last start */
     bool share_gone;            /* virtiofsd ended since the last start */
     char gone_detail[64];       /* libvirt's word for why */
+    bool stalled;               /* paused, as the host's disk is full (vm_stall.c) */
     struct vm_row row;          /* owned copy of the row */
     struct agent *agent;        /* ref; NULL unless the domain runs */
     struct exec_table *execs;   /* ref; NULL unless the domain runs */
@@ -65,6 +66,7 @@ struct vms {
     pthread_mutex_t accel_lock;    /* covers accel */
     struct accel_verdict accel;
     bool accel_final;
+    bool copied;                   /* the database is a copy: others know better (reconcile.c) */
 
     pthread_mutex_t lock;          /* guards list; taken before a vm's lock */
     struct vm **list;              /* owned array of refs */
@@ -104,6 +106,11 @@ int vm_files_make(struct vm *vm, struct err *e);               /* directories, l
 int vm_files_disk(struct vm *vm, const char *base, struct err *e); /* overlay if there is none */
 int vm_files_drop_runtime(struct vms *v, const char *id, struct err *e);
 int vm_files_drop_state(struct vms *v, const char *id, struct err *e);
+/* What has a disk is not removed but moved to <state>/lost+found/<id>, root's alone: *ret_kept is
+ * where (owned). NULL: there was no disk, and the directory is gone. */
+int vm_files_keep_state(struct vms *v, const char *id, char **ret_kept, struct err *e);
+/* Whether it has run and its disk is not there any more. */
+bool vm_lost_disk(const struct vm *vm);
 uid_t vm_qemu_uid(const struct vm *vm);
 gid_t vm_qemu_gid(const struct vm *vm);
 /* A line for agent.log; cut and escaped. Any thread. */
@@ -127,6 +134,11 @@ int vm_erase(struct vm *vm, struct err *e);
 void vms_on_virt(void *arg, const char *id, enum virt_event ev, const char *detail);
 void vm_job_domain_gone(void *ctx, const char *id, const char *detail);              /* worker */
 void vm_job_share_gone(void *ctx, const char *id, const char *detail);               /* worker */
+
+/* --- a full disk of the host (vm_stall.c) --- */
+extern const char vm_stall_reason[];
+void vm_job_stalled(void *ctx, const char *id, const char *detail);                  /* worker */
+void vm_stall_sweep(struct vms *v);     /* worker: lets go on what has room again */
 
 /* --- reconcile.c --- */
 int vms_reconcile(struct vms *v, struct err *e);

@@ -43,6 +43,7 @@ void vm_close_guest(struct vm *vm)
     vm->share = (struct share_proc){ 0 };
     vm->row.share_pid = 0;
     vm->row.share_start = 0;
+    vm->stalled = false;
     pthread_mutex_unlock(&vm->lock);
 
     evloop_remove(watch);

@@ -152,6 +152,10 @@ class Daemon:
             left += [f"row {r}" for r in self.rows("SELECT id, state, name FROM vm")]
             for d in (self.state, self.run):
                 left += [f"{d}/sandboxes/{n}" for n in os.listdir(d + "/sandboxes")]
+            self.stop()
+            fsck = self.fsck()
+            if fsck.returncode != 0:
+                left.append(f"fsck: {fsck.returncode} {fsck.stdout}{fsck.stderr}")
         self.stop()
         with contextlib.suppress(OSError):      # there already, or never opened
             if not os.path.isdir(CACHE + "/libvirt-cache"):
@@ -188,6 +192,21 @@ class Daemon:
             if (mark or self.dir in args) and int(pid) != os.getpid():
                 found.append((int(pid), args[:120]))
         return found
+
+    def sandboxd(self, *args):
+        """Another sandboxd of this one's configuration and network: a command of an administrator."""
+        return subprocess.run([SANDBOXD, args[0], "--config", self.dir + "/config.json", *args[1:]],
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
+                              preexec_fn=lambda: netns.enter(self.network))
+
+    def fsck(self, *args):
+        return self.sandboxd("fsck", *args)
+
+    def findings(self, *args, status=1):
+        """{kind: finding} of those that are no notes; exit status as expected."""
+        r = self.fsck("--json", *args)
+        assert r.returncode == status, (r.returncode, r.stdout, r.stderr)
+        return {f["kind"]: f for f in json.loads(r.stdout)["findings"] if not f["note"]}
 
     # -- use --
 

@@ -42,7 +42,7 @@ LIBRARIES = {
 }
 
 # Inside the daemon news travels up by posted events: these never include those.
-LEAVES = ("store*", "virt*", "evloop", "domxml", "accel", "ring", "share*", "workspace", "image_*",
+LEAVES = ("store*", "virt*", "evloop", "domxml", "accel", "ring", "share*", "strays", "workspace", "image_*",
           "digest", "audit", "audit_read", "audit_verify", "audit_priv")
 ABOVE = {"vm", "vm_priv", "exec", "exec_priv", "http", "routes", "daemon", "upgrade"}
 

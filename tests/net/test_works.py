@@ -228,6 +228,77 @@ def test_when_the_kernel_refuses(world, box):
     assert box.tcp("8.8.8.8", 22) == "connected"
 
 
+def test_a_batch_that_the_kernel_refuses(world, box):
+    """Somebody's table of our name that nobody else may change (`flags owner`): closed, the old policy
+    stays, no sandbox starts, the cause is named; and all is well when its owner has gone."""
+    owner = subprocess.Popen(["nft", "-i"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+                             preexec_fn=lambda: netns.enter(world.d.network))
+    try:
+        owner.stdin.write("flush ruleset; add table inet sandboxd { flags owner; }\n")
+        owner.stdin.flush()
+        # Whose batch comes first is the kernel's choice; one of ours frees the name no more.
+        for _ in range(50):
+            if "owner" in world.host("nft list tables; nft list ruleset"):
+                break
+            owner.stdin.write("delete table inet sandboxd; add table inet sandboxd { flags owner; }\n")
+            owner.stdin.flush()
+            time.sleep(0.05)
+        else:
+            pytest.fail("the name could not be taken")
+        before = box.policy("export")
+        status, _, body = box.d.request("POST", "/v1/sandboxes/box/policy/rules",
+                                        {"verdict": "allow", "targets": ["93.99.99.99:443"]})
+        assert status == 503 and b"not permitted" in body, (status, body)
+        assert box.policy("export") == before
+        with world.wire() as seen:
+            assert box.tcp("8.8.8.8", 22) != "connected"
+        assert not seen
+        r = box.d.sbx("create", "--name", "refused")
+        assert r.returncode == 125 and "not permitted" in r.stderr, r
+        assert [s["name"] for s in box.d.get("/v1/sandboxes")["sandboxes"]] == ["box"]
+    finally:
+        owner.stdin.close()
+        owner.wait(10)
+    wait_until(lambda: box.tcp("8.8.8.8", 22) == "connected" or None, 20, "the repair")
+    assert box.policy("export") == before
+
+
+def test_an_interface_that_appears_later(world, box):
+    """A host that does not forward by itself gets another way out while sandboxes run."""
+    away = netns.new()
+    box.policy("allow", "198.18.77.1:8080")
+    assert world.host("sysctl -n net.ipv4.conf.all.forwarding").strip() == "0"
+    try:
+        world.serve(away, 8080)
+        world.host("ip link add later0 type veth peer name there0;"
+                   f"ip link set there0 netns /proc/{os.getpid()}/fd/{away};"
+                   "ip addr add 198.18.77.2/30 dev later0; ip link set later0 up")
+        world.at(away, "ip link set lo up; ip addr add 198.18.77.1/30 dev there0; ip link set there0 up")
+        wait_until(lambda: box.tcp("198.18.77.1", 8080) == "connected" or None, 10, "the way back")
+        assert "later0" in world.host("nft list set inet sandboxd opened")
+    finally:
+        world.host("ip link del later0 || true")
+        box.policy("rm", "198.18.77.1:8080")
+        os.close(away)
+
+
+def test_a_firewall_in_the_way(world, box):
+    """What Docker and ufw do to a host: sandboxes reach nothing, and the doctor knows why."""
+    assert box.d.sbx("doctor").returncode == 0
+    world.host("nft 'add table ip filter; add chain ip filter FORWARD "
+               "{ type filter hook forward priority 0; policy drop; }'")
+    try:
+        assert box.tcp("8.8.8.8", 22) == "timeout"
+        r = box.d.sbx("doctor")
+        assert r.returncode == 1 and "chain FORWARD of table ip filter drops" in r.stdout, r.stdout
+        world.host("nft 'add rule ip filter FORWARD iifname \"sbx*\" accept;"
+                   "add rule ip filter FORWARD oifname \"sbx*\" accept'")
+        assert box.tcp("8.8.8.8", 22) == "connected"
+        assert box.d.sbx("doctor").returncode == 0
+    finally:
+        world.host("nft delete table ip filter")
+
+
 def test_a_second_daemon_on_one_host(world, box):
     """What a network needs cannot be had: no sandbox starts, the cause is named, and later it works."""
     d = Daemon(default_policy="none", uid_base=1900000000)

@@ -283,6 +283,26 @@ TEST(the_first_of_all_names_none_before)
 
 /* --- crashes --- */
 
+TEST(a_repair_is_a_link_of_the_chain)
+{
+    struct audit_options o = { .dir = test_dir(), .mode = AUDIT_REQUIRED, .size = 16 * MIB,
+                               .files = 8, .repair = true };
+
+    start();
+    put("before");
+    stop();
+    ASSERT_OK(audit_open(&o, &a, &e), e);
+    stop();
+    start();
+    verify();
+    ASSERT_TRUE(v.intact);
+    ASSERT_EQ(v.count, 4);
+    stop();
+    load("audit.log");
+    ASSERT_CONTAINS(lines[2], "\"kind\":\"repair\"");
+    ASSERT_CONTAINS(lines[3], "\"kind\":\"start\"");
+}
+
 TEST(a_torn_line_is_put_aside_and_recorded)
 {
     five();

@@ -8,6 +8,7 @@
 #include "common/proc.h"
 #include "daemon/filter.h"
 #include "daemon/filter_watch.h"
+#include "daemon/firewalls.h"
 #include "daemon/guard.h"
 #include "daemon/link.h"
 #include "tests/harness/test.h"
@@ -273,6 +274,32 @@ TEST(only_changes_by_others_are_told)
     ASSERT_OK(filter_rebuild(f, &box, 1, NULL, 0, &e), e);
     ASSERT_TRUE(filter_watch_others(w));
     filter_watch_close(w);
+    filter_close(f);
+}
+
+TEST(firewalls_that_drop_what_sandboxes_send_are_named)
+{
+    struct filter *f = begin();
+    struct err e = ERR_INIT;
+    char text[400];
+
+    ASSERT_EQ(firewalls_in_the_way(text, sizeof(text), &e), 0);     /* our own chain does */
+    nft("add table ip filter; add chain ip filter DOCKER-USER;"
+        "add chain ip filter FORWARD { type filter hook forward priority 0; policy accept; };"
+        "add chain ip filter INPUT { type filter hook input priority 0; policy drop; };"
+        "add rule ip filter FORWARD ip saddr 10.0.0.1 counter drop");
+    ASSERT_EQ(firewalls_in_the_way(text, sizeof(text), &e), 0);
+    nft("add chain ip filter FORWARD { policy drop; }");
+    ASSERT_EQ(firewalls_in_the_way(text, sizeof(text), &e), 1);
+    ASSERT_TRUE(strstr(text, "chain FORWARD of table ip filter") != NULL);
+    nft("add rule ip filter DOCKER-USER iifname \"sbx*\" counter accept");
+    ASSERT_EQ(firewalls_in_the_way(text, sizeof(text), &e), 0);
+    nft("add table inet wall; add chain inet wall f { type filter hook forward priority 10; };"
+        "add rule inet wall f counter reject");
+    ASSERT_EQ(firewalls_in_the_way(text, sizeof(text), &e), 1);
+    ASSERT_TRUE(strstr(text, "chain f of table inet wall") != NULL);
+    nft("add rule inet wall f oifname \"sbx0123456789ab\" accept");
+    ASSERT_EQ(firewalls_in_the_way(text, sizeof(text), &e), 0);
     filter_close(f);
 }
 

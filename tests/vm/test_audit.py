@@ -115,6 +115,25 @@ def test_a_run_that_is_killed_with_the_daemon_left_its_beginning(daemon, mine):
     daemon.ok("audit", "verify")
 
 
+def test_a_repair_without_a_daemon_is_recorded_and_breaks_nothing(daemon, mine):
+    before = records(daemon)[-1]["seq"]
+    daemon.stop(signal.SIGKILL)
+    with open(daemon.state + "/audit.log", "ab") as f:
+        f.write(b'{"seq":9')
+    assert daemon.findings(status=0) == {}          # the log's files are not strays
+    os.mkdir(daemon.state + "/sandboxes/00000000000000aa")
+    assert set(daemon.findings()) == {"state-stray"}
+    assert daemon.findings("--repair", status=0)["state-stray"]["status"] == "repaired"
+    r = subprocess.run([BUILD + "/daemon/sandboxd", "audit", "verify", "--config",
+                        daemon.dir + "/config.json"], capture_output=True, text=True, check=False)
+    assert r.returncode == 0, r.stdout
+    daemon.start()
+    os.chmod(daemon.socket, 0o666)
+    since = [r["kind"] for r in records(daemon, 0, "--since", str(before + 1))]
+    assert [k for k in since if k in ("torn", "repair", "start")] == ["torn", "repair", "start"]
+    daemon.ok("audit", "verify")
+
+
 def test_a_line_changed_behind_the_daemon_is_found(daemon, mine):
     path = daemon.state + "/audit.log"
     with open(path, "rb") as f:

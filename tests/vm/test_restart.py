@@ -110,6 +110,7 @@ def test_killed_at_any_moment_it_comes_back_in_order(daemon):
         daemon.stop(signal.SIGKILL)
         p.communicate(timeout=30)               # no client hangs
         daemon.start()
+        assert daemon.findings(status=0) == {}, what
         for box in daemon.get("/v1/sandboxes")["sandboxes"]:
             assert box["state"] in ("running", "stopped"), (what, box)
             if box["state"] == "running":

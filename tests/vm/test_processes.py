@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: MIT
+"""The processes of a running sandbox are what docs/SECURITY-MODEL.md says of them: whose they are, what they may,
+what they see, and which files they hold. What a taken-over one would have, is what stands here."""
+import contextlib
+import os
+import re
+
+import pytest
+from sandboxd import SOURCE, Daemon
+
+CALLER = 1001
+NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts")
+CAPS = ("CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE "
+        "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT "
+        "SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL "
+        "SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF "
+        "CHECKPOINT_RESTORE").split()
+ANON = r"anon_inode:\[(eventfd|signalfd|eventpoll)\]|socket:\[\d+\]"
+
+
+class Process:
+    def __init__(self, daemon, pid):
+        self.pid = pid
+        with open(f"/proc/{pid}/status") as f:
+            self.status = dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
+        with open(f"/proc/{pid}/cmdline") as f:
+            self.args = f.read().split("\0")
+        self.uids = set(map(int, self.status["Uid"].split()))
+        self.gids = set(map(int, self.status["Gid"].split() + self.status["Groups"].split()))
+        self.apart = {n for n in NAMESPACES
+                      if os.readlink(f"/proc/{pid}/ns/{n}") != os.readlink(f"/proc/{daemon.process.pid}/ns/{n}")}
+        self.files = []
+        for n in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):        # closed since
+                self.files.append(os.readlink(f"/proc/{pid}/fd/{n}").replace(daemon.dir, "D"))
+
+    def caps(self, which):
+        mask = int(self.status["Cap" + which], 16)
+        return {name for i, name in enumerate(CAPS) if mask >> i & 1}
+
+    def holds_only(self, *patterns):
+        every = re.compile("|".join((ANON, "/dev/null") + patterns))
+        return [f for f in self.files if not every.fullmatch(f)] == []
+
+    def none(self):
+        """No capability, no way to get one, and a filter of system calls."""
+        assert not self.caps("Inh") | self.caps("Prm") | self.caps("Eff") | self.caps("Amb"), self.status
+        assert (self.status["NoNewPrivs"], self.status["Seccomp"]) == ("1", "2"), self.status
+
+
+@pytest.fixture(scope="module")
+def daemon():
+    d = Daemon(default_policy="none")
+    d.start()
+    d.ok("create", "--name", "box", "--workspace", d.workspace(CALLER, 0o755), uid=CALLER)
+    yield d
+    left = d.close()
+    assert not left, left
+
+
+@pytest.fixture(scope="module")
+def found(daemon):
+    """By kind; of virtiofsd there are two: the outer one waits for the one that serves."""
+    kinds = {"daemon": [Process(daemon, daemon.process.pid)], "qemu": [], "virtiofsd": [], "resolver": []}
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        try:
+            p = Process(daemon, pid)
+        except OSError:
+            continue
+        mine = any(daemon.dir in a for a in p.args) or any("D/" in f for f in p.files)
+        for kind, word in (("qemu", "qemu-system-"), ("virtiofsd", "virtiofsd"), ("resolver", "sandboxd-resolver")):
+            if word in p.args[0] and mine:
+                kinds[kind].append(p)
+    return kinds
+
+
+def test_there_is_what_there_should_be(found):
+    assert {kind: len(ps) for kind, ps in found.items()} == {
+        "daemon": 1, "qemu": 1, "virtiofsd": len(found["virtiofsd"]), "resolver": 1}
+    assert found["virtiofsd"]
+
+
+def test_qemu(daemon, found):
+    q = found["qemu"][0]
+    uid = next(iter(q.uids))
+    assert len(q.uids) == 1 and uid >= 1000000 and q.gids == q.uids     # nobody's: no account, no other's group
+    q.none()
+    assert "mnt" in q.apart
+    box = daemon.rows("SELECT id FROM vm")[0][0]
+    assert q.holds_only("/dev/urandom", "/dev/net/tun", r"/memfd:memory-backend-memfd \(deleted\)",
+                        rf"D/state/libvirt/log/qemu/sbx-{box}\.log", rf"D/state/libvirt/run/qemu/sbx-{box}\.pid",
+                        rf"D/state/sandboxes/{box}/(log/console\.log|vm/disk\.qcow2)",
+                        r"D/run/view/[0-9a-f]{64}/root\.img"), q.files
+
+
+def test_virtiofsd(daemon, found):
+    may = {"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETUID", "SETGID", "MKNOD", "SETFCAP", "DAC_READ_SEARCH",
+           "SETPCAP", "SYS_ADMIN", "SYS_CHROOT"}
+    box = daemon.rows("SELECT id FROM vm")[0][0]
+    for v in found["virtiofsd"]:
+        assert v.uids == {CALLER} and v.gids == {CALLER}, v.status
+        assert v.apart == set(NAMESPACES), v.apart
+        assert v.caps("Eff") | v.caps("Prm") | v.caps("Bnd") <= may, v.caps("Bnd")
+        assert not v.caps("Amb"), v.status
+        assert (v.status["NoNewPrivs"], v.status["Seccomp"]) == ("1", "2"), v.status
+        with open(f"/proc/{v.pid}/uid_map") as f:       # one id, the caller's: there is no other to become
+            assert [list(map(int, line.split()))[1:] for line in f] == [[CALLER, 1]]
+        assert v.holds_only(rf"D/state/sandboxes/{box}/log/share\.log", "/", r"/\d+/task(/\d+)?/?.*"), v.files
+
+
+def test_resolver(found):
+    r = found["resolver"][0]
+    assert len(r.uids) == 1 and next(iter(r.uids)) >= 1000000 and r.gids == r.uids
+    assert not r.uids & found["qemu"][0].uids
+    r.none()
+    assert not r.caps("Bnd")
+    assert r.holds_only("D/log"), r.files
+
+
+def test_sandboxd(daemon, found):
+    d = found["daemon"][0]
+    with open(SOURCE + "/daemon/privs.c") as f:
+        listed = set(re.findall(r"^ *CAP_(\w+),", f.read(), re.M))
+    assert len(listed) == 20
+    listed &= Process(daemon, os.getpid()).caps("Bnd")      # what this machine's root has at all
+    for which in ("Prm", "Eff", "Bnd"):
+        assert d.caps(which) == listed, which
+    assert not d.caps("Inh") | d.caps("Amb")
+    assert d.status["NoNewPrivs"] == "1"
+    unknown = [f for f in d.files if not re.fullmatch(
+        ANON + r"|/dev/null|anon_inode:\[pidfd\]|D/log|D/state/(lock|audit\.log|sandboxd\.db(-wal|-shm)?|"
+        r"libvirt/.*|sandboxes/[0-9a-f]+/log/\w+\.log)|D/run/sandboxes/[0-9a-f]+/execs", f)]
+    assert not unknown, unknown

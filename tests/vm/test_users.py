@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: MIT
+"""Two users on one daemon: whatever the API offers for a sandbox, the one who does not own it is told what is
+told of a sandbox that does not exist, word for word, and the sandbox stays as it is."""
+import json
+import os
+import re
+import subprocess
+
+import pytest
+import yaml
+from sandboxd import SOURCE, Daemon
+
+ANN, BOB = 1001, 60000      # uids of the kernel; whether they have accounts makes no difference
+
+# What Bob asks for, by every route of a sandbox: method and what follows the sandbox's name.
+ASKED = {
+    ("get", ""): None, ("delete", ""): None, ("delete", "?force=true"): None,
+    ("post", "/start"): None, ("post", "/stop"): None, ("post", "/stop?timeout_ms=0"): None,
+    ("post", "/restart"): None, ("get", "/logs"): None,
+    ("get", "/execs"): None, ("post", "/execs"): {"command": ["true"]},
+    ("post", "/run"): {"command": ["touch", "/workspace/bob-was-here"], "user": "root"},
+    ("get", "/execs/{exec}"): None, ("get", "/execs/{exec}/attach"): None,
+    ("post", "/execs/{exec}/resize"): {"rows": 10, "cols": 10},
+    ("post", "/execs/{exec}/signal"): {"signal": "KILL"},
+    ("get", "/execs/{exec}/output?stream=stdout"): None,
+    ("get", "/policy"): None, ("put", "/policy"): {"policy": "open"},
+    ("post", "/policy/rules"): {"verdict": "allow", "targets": ["example.com:443"]},
+    ("get", "/policy/check?target=example.com:443"): None, ("get", "/policy/why?target=example.com:443"): None,
+    ("get", "/policy/log"): None, ("post", "/policy/prove"): None,
+}
+
+
+@pytest.fixture(scope="module")
+def daemon():
+    d = Daemon(default_policy="none")
+    d.start()
+    yield d
+    left = d.close()
+    assert not left, left
+
+
+@pytest.fixture(scope="module")
+def box(daemon):
+    """Ann's, with a command that runs; returns its id and the command's."""
+    work = daemon.workspace(ANN, 0o700)
+    daemon.ok("create", "--name", "anns", "--workspace", work, uid=ANN)
+    exec_id = daemon.ok("exec", "-d", "anns", "sleep", "1000", uid=ANN).strip()
+    return json.loads(daemon.ok("inspect", "anns", uid=ANN))[0]["id"], exec_id, work
+
+
+def ask(d, uid, method, path, body=None):
+    """As curl of that user: status and body."""
+    argv = ["curl", "-sS", "-m", "20", "--unix-socket", d.socket, "-X", method.upper(), "-w", "\n%{http_code}",
+            "http://localhost" + path]
+    if body is not None:
+        argv += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
+    if path.endswith("/attach"):
+        argv += ["-H", "Connection: Upgrade", "-H", "Upgrade: sbx-stream"]
+    r = subprocess.run(argv, capture_output=True, text=True, check=True, cwd="/",
+                       preexec_fn=lambda: (os.setgroups([]), os.setresgid(uid, uid, uid), os.setresuid(uid, uid, uid)))
+    text, status = r.stdout.rsplit("\n", 1)
+    return int(status), text
+
+
+def test_every_route_is_asked():
+    with open(SOURCE + "/api/openapi.yaml") as f:
+        paths = yaml.safe_load(f)["paths"]
+    routes = {(method, re.sub(r"^/v1/sandboxes/\{\w+\}", "", path).replace("{id}", "{exec}"))
+              for path, item in paths.items() if re.match(r"^/v1/sandboxes/\{", path)
+              for method in item if method in ("get", "put", "post", "delete", "patch")}
+    assert routes == {(method, path.split("?")[0]) for method, path in ASKED}
+
+
+@pytest.mark.parametrize("method,path", ASKED, ids=lambda v: v)
+def test_another_users_sandbox_does_not_exist(daemon, box, method, path):
+    sandbox, exec_id, work = box
+    before = ask(daemon, ANN, "get", f"/v1/sandboxes/{sandbox}")
+    policy = daemon.ok("policy", "export", "anns", uid=ANN)
+    body = ASKED[method, path]
+    path = path.replace("{exec}", exec_id)
+
+    def told(name):
+        status, text = ask(daemon, BOB, method, f"/v1/sandboxes/{name}{path}", body)
+        error = json.loads(text)["error"]
+        return status, error["code"], error["message"].replace(name, "NAME"), error.get("hint"), error.get("details")
+    nobody = told("0123456789abcdef")
+    assert nobody[:2] == (404, "sandbox_not_found")
+    for name in (sandbox, sandbox[:8], "anns"):
+        assert told(name) == nobody
+    assert ask(daemon, ANN, "get", f"/v1/sandboxes/{sandbox}") == before
+    assert daemon.ok("policy", "export", "anns", uid=ANN) == policy
+    assert os.listdir(work) == []
+    assert '"running"' in ask(daemon, ANN, "get", f"/v1/sandboxes/{sandbox}/execs/{exec_id}")[1]
+
+
+def test_lists_have_ones_own(daemon, box):
+    assert json.loads(ask(daemon, BOB, "get", "/v1/sandboxes")[1]) == {"sandboxes": []}
+    assert [s["name"] for s in json.loads(ask(daemon, ANN, "get", "/v1/sandboxes")[1])["sandboxes"]] == ["anns"]
+    assert [s["name"] for s in daemon.get("/v1/sandboxes")["sandboxes"]] == ["anns"]       # root
+
+
+def test_names_are_ones_own(daemon, box):
+    """Bob may call his as Ann calls hers, and each means the own one."""
+    daemon.ok("create", "--name", "anns", "--no-start", uid=BOB)
+    assert json.loads(daemon.ok("inspect", "anns", uid=BOB))[0]["state"] == "stopped"
+    assert json.loads(daemon.ok("inspect", "anns", uid=ANN))[0]["id"] == box[0]
+    daemon.ok("rm", "anns", uid=BOB)
+    assert json.loads(daemon.ok("inspect", "anns", uid=ANN))[0]["state"] == "running"
+
+
+def test_policies_with_names_are_ones_own(daemon, tmp_path):
+    assert ask(daemon, ANN, "put", "/v1/policies/team", {"rules": "allow example.com:443\n"})[0] in (200, 201, 204)
+    assert ask(daemon, BOB, "get", "/v1/policies/team")[0] == 404
+    assert ask(daemon, BOB, "delete", "/v1/policies/team")[0] == 404
+    assert "team" not in ask(daemon, BOB, "get", "/v1/policies")[1]
+    assert daemon.sbx("create", "--name", "bobs", "--no-start", "--policy", "team", uid=BOB).returncode == 125
+    assert ask(daemon, ANN, "get", "/v1/policies/team")[0] == 200
+
+
+def test_images_are_the_administrators(daemon):
+    image = daemon.get("/v1/images")["images"][0]
+    assert ask(daemon, BOB, "delete", "/v1/images/" + image["name"])[0] == 403
+    assert daemon.get("/v1/images")["images"][0] == image
