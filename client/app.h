@@ -30,6 +30,8 @@ void note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* Commands by file; their rows are in commands.c. */
 #define COMMAND(name) int name(struct app *app, void *opts, char **args, size_t n, struct err *e)
 COMMAND(cmd_attach);
+COMMAND(cmd_audit);
+COMMAND(cmd_audit_verify);
 COMMAND(cmd_complete);
 COMMAND(cmd_completion);
 COMMAND(cmd_create);
@@ -97,6 +99,7 @@ struct logs_opts {
 struct format_opts { const char *format; };     /* version, info */
 struct help_opts { bool man; };
 struct json_opts { bool json; };                /* policy check, why, prove, show; doctor */
+struct audit_opts { bool follow, json; const char *since; };
 struct policy_ls_opts { bool json, no_trunc; };
 struct policy_apply_opts { const char *file; };
 struct policy_log_opts {

@@ -139,6 +139,15 @@ static const struct opt policy_log_opts[] = {
     OPT_END
 };
 
+static const struct opt audit_opts[] = {
+    OPT(struct audit_opts, follow, "follow", 'f', OPT_FLAG, NULL, "go on as more comes"),
+    OPT(struct audit_opts, since, "since", 0, OPT_STR, "SEQ|TIME",
+        "from the record of this number on, or from this time (RFC 3339), or so long ago, as in "
+        "10m"),
+    OPT(struct audit_opts, json, "json", 0, OPT_FLAG, NULL, "lines of JSON, with all there is"),
+    OPT_END
+};
+
 static const struct opt format_opts[] = {
     OPT(struct format_opts, format, "format", 'f', OPT_STR, "FORMAT",
         "json, or a template such as '{{.Server.Version}}'", .complete = COMPLETE_WORDS,
@@ -286,6 +295,18 @@ const struct command commands[] = {
     { "doctor", NULL, "", "check whether the host has what networks of sandboxes need",
       "Exits with 1 if something is missing.", NULL, OPTS(json_opts, json_opts),
       .run = cmd_doctor },
+    /* before "audit", which is a command as well */
+    { "audit verify", NULL, "", "check that the audit log is whole",
+      "Of root and the admin group. Exit status 0 if every record fits to the one before it, 1 if "
+      "one was changed, removed or put in, 125 if that cannot be told.", NULL,
+      OPTS(json_opts, json_opts), .run = cmd_audit_verify },
+    { "audit", NULL, "", "show who did what",
+      "The records of the daemon's audit log: root and members of the admin group see all of them, "
+      "others what was done under their own name. Names of programs and sandboxes are as they were "
+      "given; control characters are shown and not obeyed.",
+      "sbx audit --since 1h\n"
+      "sbx audit -f --json\n",
+      OPTS(audit_opts, audit_opts), .run = cmd_audit },
     { "completion", NULL, "bash|zsh|fish", "print a completion script for a shell",
       "For one shell: eval \"$(sbx completion bash)\" in ~/.bashrc.", NULL, .min_args = 1,
       .max_args = 1, .complete = COMPLETE_WORDS, .words = "bash zsh fish", .run = cmd_completion },

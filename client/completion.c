@@ -205,7 +205,7 @@ static void offer_commands(const struct words *w, const char *group)
         } else if (strncmp(c->name, last_group, (size_t)(space - c->name) + 1) != 0) {
             autofree char *word = strndup(c->name, (size_t)(space - c->name));
             last_group = c->name;
-            if (word)
+            if (word && command_is_group(word))
                 offer(w, word, "more commands");
         }
     }
@@ -337,8 +337,11 @@ static void complete(struct app *app, const struct command *c, char **before, si
     } else if (!ended && w->typed[0] == '-') {
         offer_options(w, c->opts);
         offer_options(w, global_opts);
-    } else if (n < c->max_args) {
-        offer_kind(app, w, c->complete, c->words, given, n);
+    } else {
+        if (n == 0 && !ended)
+            offer_commands(w, c->name);     /* "audit" is a command, and "audit verify" one */
+        if (n < c->max_args)
+            offer_kind(app, w, c->complete, c->words, given, n);
     }
 }
 

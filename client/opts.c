@@ -313,10 +313,14 @@ static const char *last_word(const char *name)
 bool command_is_group(const char *word)
 {
     size_t len = strlen(word);
-    for (const struct command *c = commands; c->name; c++)
-        if (strncmp(c->name, word, len) == 0 && c->name[len] == ' ')
-            return true;
-    return false;
+    bool found = false;
+
+    for (const struct command *c = commands; c->name; c++) {
+        if (strcmp(c->name, word) == 0)
+            return false;
+        found |= strncmp(c->name, word, len) == 0 && c->name[len] == ' ';
+    }
+    return found;
 }
 
 static bool command_matches(const struct command *c, int argc, char **argv, int *ret_used)

@@ -104,7 +104,7 @@ void opts_done(const struct command *c, void *opts);
  * error set (and a near name in the hint) if there is none. A group alone ("image") is an error
  * that names its members. */
 const struct command *command_find(int argc, char **argv, int *ret_used, struct err *e);
-/* Whether words of the table begin with this one: "image". */
+/* Whether words of the table begin with this one, "image", and none is it, as "audit" is. */
 bool command_is_group(const char *word);
 
 /* Help for people. */

@@ -197,6 +197,62 @@ struct api_named_policy {
 struct api_named_policy_list { struct jlist policies; };
 struct api_named_policy_req { char *rules; };   /* PUT /v1/policies/{name} */
 
+/* ---- the audit log: docs/AUDIT.md ---- */
+
+struct api_audit_who {      /* at the other end of the socket */
+    bool present;           /* false: the daemon itself */
+    uint32_t uid;
+    char *user;             /* NULL: nobody has this uid */
+    uint32_t pid;
+    char *comm;             /* what the process calls itself, as all below: it can call itself */
+    char *ssh;              /* anything; SSH_CONNECTION; NULL: none, or not to be had */
+};
+struct api_audit_exec {     /* of exec.create and run */
+    bool present;
+    char *program;          /* argv[0], cut */
+    uint32_t arguments;     /* their number, without it */
+};
+struct api_audit_result {
+    bool present;           /* false: it has only begun */
+    uint32_t status;        /* HTTP */
+    char *code;             /* of the error; NULL: none */
+    bool denied;            /* 403, or somebody else's sandbox as far as the caller can tell */
+    bool replayed;          /* an Idempotency-Key came again: nothing was done */
+};
+struct api_audit_torn { bool present; uint64_t length; char *digest; };
+struct api_audit_lost { bool present; uint64_t count; };
+/* One line of the file, and of GET /v1/audit (application/x-ndjson). */
+struct api_audit_record {
+    uint64_t seq;           /* from 1 on, without a gap */
+    int64_t time;
+    char *kind;             /* start repair rotate torn lost begin end */
+    char *request;          /* its id; NULL: none */
+    struct api_audit_who who;
+    char *action;           /* sandbox.create …; "read" when something was denied to look at */
+    char *sandbox, *name;   /* id and name; NULL: none */
+    char *target;           /* what was asked for by this name: policy, image, no such sandbox */
+    char *exec;             /* id */
+    struct api_audit_exec command;
+    struct api_audit_result result;
+    struct api_audit_torn torn;     /* a line that was not written to its end */
+    struct api_audit_lost lost;     /* records that could not be written */
+    char *prev;             /* SHA-256 of the line before, its newline included; hex */
+};
+struct api_audit_break {
+    bool present;           /* false: none */
+    char *file;
+    uint64_t line;          /* in that file, from 1 on */
+    uint64_t seq;           /* that belongs there */
+    char *reason;           /* a sentence */
+};
+struct api_audit_verdict {  /* GET /v1/audit/verify */
+    bool intact;
+    uint64_t count;         /* records up to the break */
+    uint64_t first, last;   /* their sequence numbers; 0: none */
+    char *head;             /* SHA-256 of the last of them */
+    struct api_audit_break broken;
+};
+
 struct api_check {          /* something that networks of sandboxes need */
     char *name;
     bool ok;
@@ -231,4 +287,5 @@ extern const struct jfield api_create_req_table[], api_sandbox_table[], api_sand
     api_owner_table[], api_policy_table[], api_policy_rule_table[], api_policy_set_req_table[],
     api_policy_rules_req_table[], api_policy_verdict_table[], api_policy_why_table[],
     api_policy_event_table[], api_policy_proof_table[], api_named_policy_table[],
-    api_named_policy_list_table[], api_named_policy_req_table[], api_check_list_table[];
+    api_named_policy_list_table[], api_named_policy_req_table[], api_check_list_table[],
+    api_audit_record_table[], api_audit_verdict_table[];

@@ -288,6 +288,7 @@ void call_done(struct call *c)
     if (c->vm)
         vm_unref(c->vm);
     target_done(&c->target);
+    audit_note_free(c->note);
     free(c->idem_key);
     free(c->raw);
     *c = (struct call){ 0 };

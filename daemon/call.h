@@ -17,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct audit_note;
 struct daemon;
 struct route;
 
@@ -84,6 +85,7 @@ struct call {
     const char *param[2];               /* borrowed from target: what stood for {…} */
     struct vm *vm;                      /* ref: the sandbox of a ROLE_OWNER route */
     void *body;                         /* owned: struct of the route's table */
+    struct audit_note *note;            /* owned: what the audit log will say; NULL none */
 
     struct reply reply;
 };

@@ -9,6 +9,7 @@
 #include "common/parse.h"
 #include "common/policy.h"
 #include "common/sbuf.h"
+#include "daemon/audit.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -100,6 +101,11 @@ static bool is_server(const char *s)
            (!colon || parse_u32(colon + 1, 1, 65535, &port));
 }
 
+static bool is_audit(const char *s)
+{
+    return audit_mode_parse(s) >= 0;
+}
+
 #define RULE_MAX 400            /* bytes of one line of policy_ceiling */
 #define DIR_RULE "an absolute directory of at most 64 bytes, without a slash at its end"
 #define GROUP_RULE "the name of a group, or empty"
@@ -141,6 +147,9 @@ static const struct jfield config_table[] = {
     JF(struct config, resolver_grace_s, JT_U32, .max = 86400, .def = 60),
     JF(struct config, resolver_denied, JT_STR, .check = is_denied, .rule = "refused or nxdomain"),
     JF(struct config, names_per_second, JT_U32, .min = 1, .max = 100000, .def = 50),
+    JF(struct config, audit, JT_STR, .check = is_audit, .rule = "required, best-effort or off"),
+    JF(struct config, audit_size, JT_U64, .min = 64 * KIB, .max = 16 * GIB, .def = 16 * MIB),
+    JF(struct config, audit_files, JT_U32, .min = 1, .max = 1000, .def = 8),
     JF(struct config, connections, JT_U32, .min = 1, .max = 1000000, .def = 2048),
     JF(struct config, connections_per_second, JT_U32, .min = 1, .max = 1000000, .def = 200),
     JF_END
@@ -174,7 +183,8 @@ static int fill_defaults(struct config *c, struct err *e)
         set_default(&c->virtiofsd, "", e) < 0 || set_default(&c->subnet, "auto", e) < 0 ||
         set_default(&c->default_policy, "agent", e) < 0 ||
         set_default(&c->resolver, "", e) < 0 ||
-        set_default(&c->resolver_denied, "refused", e) < 0)
+        set_default(&c->resolver_denied, "refused", e) < 0 ||
+        set_default(&c->audit, "required", e) < 0)
         return -1;
     /* Debian's name; libvirtd's directories are closed to others */
     return set_default(&c->qemu_group,

@@ -41,6 +41,9 @@ struct config {
     uint32_t names_per_second;      /* that one sandbox may ask for: 50, four times that at once */
     uint32_t connections;   /* of one sandbox at once: 2048 */
     uint32_t connections_per_second;/* new ones: 200, twice that at once */
+    char *audit;            /* required best-effort off */
+    uint64_t audit_size;    /* bytes of a file of the audit log: 16 MiB */
+    uint32_t audit_files;   /* old ones that are kept: 8 */
     char *qemu_group;       /* qemu:///system only: group QEMU needs ("libvirt-qemu"); "" none */
 };
 

@@ -4,6 +4,7 @@
 #include "common/auto.h"
 #include "common/io.h"
 #include "common/log.h"
+#include "daemon/audit.h"
 #include "daemon/egress.h"
 #include "daemon/evloop.h"
 #include "daemon/http.h"
@@ -86,13 +87,32 @@ int daemon_prepare(struct daemon *d, struct config *config, int n_passed, struct
     return daemon_claim(d, config, e) < 0 ? -1 : open_socket(d, n_passed, e);
 }
 
-int daemon_settle(struct daemon *d, struct err *e)
+static int open_audit(struct daemon *d, bool serves, struct err *e)
+{
+    int mode = audit_mode_parse(d->config.audit);
+    struct audit_options o = { .dir = d->config.state_dir, .mode = (enum audit_mode)mode,
+                               .size = d->config.audit_size, .files = d->config.audit_files,
+                               .repair = !serves };
+    struct err no = ERR_INIT;
+
+    if (audit_open(&o, &d->audit, &no) == 0)
+        return 0;
+    if (mode == AUDIT_BEST_EFFORT) {
+        log_err(LOG_CTX(.error = &no), "there is no audit log until the next start, ignoring");
+        return 0;
+    }
+    *e = no;
+    return err_wrap(e, "audit log");
+}
+
+int daemon_settle(struct daemon *d, bool serves, struct err *e)
 {
     autosbuf struct sbuf db = SBUF(LIMIT_PATH);
 
     d->started_at = now_real_us();
     sbuf_fmt(&db, "%s/sandboxd.db", d->config.state_dir);
-    if (store_open(sbuf_str(&db), &d->store, e) < 0 || idem_new(d->store, &d->idem, e) < 0 ||
+    if (open_audit(d, serves, e) < 0 || store_open(sbuf_str(&db), &d->store, e) < 0 ||
+        idem_new(d->store, &d->idem, e) < 0 ||
         evloop_new(&d->loop, e) < 0 || worker_new(&d->worker, e) < 0)
         return -1;
     notify_extend(START_SECONDS);
@@ -106,11 +126,26 @@ int daemon_settle(struct daemon *d, struct err *e)
 
 int daemon_start(struct daemon *d, struct err *e)
 {
-    if (daemon_settle(d, e) < 0)
+    if (daemon_settle(d, true, e) < 0)
         return -1;
     struct http_options o = { .daemon = d, .routes = routes_table, .listen_fd = d->listen_fd,
                               .admin_gid = d->admin_gid, .idle_s = LIMIT_HTTP_IDLE_S };
     return http_new(&o, &d->http, e);
+}
+
+static void sync_audit(void *ctx, const char *id, const char *detail)
+{
+    struct err e = ERR_INIT;
+
+    if (audit_sync(ctx, &e) < 0)
+        log_err(LOG_CTX(.error = &e), "requests are refused from now on, or not recorded");
+}
+
+void daemon_tick(struct daemon *d)
+{
+    http_sweep(d->http);
+    if (d->audit)
+        worker_post(d->worker, sync_audit, d->audit, "audit", NULL);
 }
 
 static bool none_running(struct daemon *d)
@@ -144,6 +179,7 @@ bool daemon_stop(struct daemon *d)
     egress_free(take_ptr(d->egress));
     if (d->loop)
         evloop_free(take_ptr(d->loop));
+    audit_free(take_ptr(d->audit));
     idem_free(take_ptr(d->idem));
     if (d->store)
         store_close(take_ptr(d->store));

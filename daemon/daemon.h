@@ -11,6 +11,7 @@
 
 #include <stdint.h>
 
+struct audit;
 struct egress;
 struct evloop;
 struct http;
@@ -25,6 +26,7 @@ struct daemon {
     bool socket_passed;         /* by the service manager: not ours to remove */
     gid_t admin_gid;            /* PEER_NO_GROUP: none */
     struct store *store;        /* owned, as all below, in the order of their start */
+    struct audit *audit;        /* NULL: it is off */
     struct idem *idem;
     struct evloop *loop;
     struct worker *worker;
@@ -40,10 +42,13 @@ int daemon_claim(struct daemon *d, struct config *config, struct err *e);
 /* The same, and the socket. n_passed: sockets from fd 3 on. */
 int daemon_prepare(struct daemon *d, struct config *config, int n_passed, struct err *e);
 /* After either: opens the database, starts threads, connects libvirt, finds its sandboxes again and
- * repairs what is not in order. All but serving: `sandboxd fsck --repair` stops here. */
-int daemon_settle(struct daemon *d, struct err *e);
+ * repairs what is not in order. All but serving: `sandboxd fsck --repair` stops here, and with
+ * `serves` false the audit log says so. */
+int daemon_settle(struct daemon *d, bool serves, struct err *e);
 /* The same, and serves. */
 int daemon_start(struct daemon *d, struct err *e);
+/* Now and then, on the thread that waits for signals. */
+void daemon_tick(struct daemon *d);
 /* The reverse, in bounded time, from any point the functions above came to. False:
  * some request did not end; nothing was freed, and the process has to leave by _exit(): the next
  * start repairs what was under way. Running sandboxes go on. */

@@ -100,13 +100,22 @@ static int check_query(const struct call *c, struct err *e)
     return 0;
 }
 
+/* Nothing is done, so what cannot be recorded of it changes nothing: the log has said so. */
+static int deny(struct call *c, struct err *e)
+{
+    struct err ignored = ERR_INIT;
+
+    (void)audit_call_end(c, ERR_DENIED, &ignored);
+    return err_set(e, ERR_DENIED, "only root and members of the admin group may do this");
+}
+
 int dispatch_head(struct call *c, const struct route *table, const char *raw_target, struct err *e)
 {
     if (target_parse(raw_target, &c->target, e) < 0 || find_route(c, table, e) < 0 ||
         check_query(c, e) < 0)
         return -1;
     if (c->route->role == ROLE_ADMIN && !c->caller.admin)
-        return err_set(e, ERR_DENIED, "only root and members of the admin group may do this");
+        return deny(c, e);
     if ((c->route->flags & ROUTE_UPGRADE) && !c->upgrade) {
         err_set(e, ERR_UPGRADE_REQUIRED, "this route needs HTTP/1.1 with an upgrade");
         return err_hint(e, "send Connection: Upgrade and Upgrade: sbx-stream");
@@ -141,7 +150,8 @@ static int run(struct call *c, struct err *e)
 
     if (decode_body(c, e) < 0 ||
         (r->role == ROLE_OWNER &&
-         vms_find(c->daemon->vms, &c->caller, c->param[0], &c->vm, e) < 0))
+         vms_find(c->daemon->vms, &c->caller, c->param[0], &c->vm, e) < 0) ||
+        audit_call_begin(c, e) < 0)
         return -1;
     if (c->idem_key && (r->flags & ROUTE_IDEM))
         return idem_run(c->daemon->idem, c, r->handler, e);
@@ -153,5 +163,7 @@ void dispatch_run(struct call *c)
     struct err e = ERR_INIT;
 
     if (run(c, &e) < 0)
+        reply_error(c, &e);
+    if (audit_call_end(c, e.code, &e) < 0)
         reply_error(c, &e);
 }

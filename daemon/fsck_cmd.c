@@ -216,7 +216,7 @@ static int repair(struct options *o, struct err *e)
         return -1;
     int r = daemon_claim(&d, &c, &why);
     if (r == 0)
-        r = privs_drop(&why) < 0 || daemon_settle(&d, &why) < 0 ? -1 : 0;
+        r = privs_drop(&why) < 0 || daemon_settle(&d, false, &why) < 0 ? -1 : 0;
     if (!daemon_stop(&d))
         return err_set(e, ERR_INTERNAL, "what was under way did not end");
     if (r < 0)

@@ -50,6 +50,9 @@ int h_run(struct call *c, struct err *e);
 struct api_run_req;
 struct api_run;
 int call_run(struct call *c, const struct api_run_req *req, struct api_run *ret, struct err *e);
+/* h_audit.c */
+int h_audit(struct call *c, struct err *e);
+int h_audit_verify(struct call *c, struct err *e);
 /* h_image.c */
 int h_image_list(struct call *c, struct err *e);
 int h_image_get(struct call *c, struct err *e);

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include "common/auto.h"
 #include "common/limits.h"
+#include "daemon/digest.h"
 #include "daemon/image_priv.h"
 
+#include <assert.h>
 #include <fcntl.h>
 #include <nettle/sha2.h>
 #include <stdbool.h>
@@ -90,10 +92,7 @@ int image_digest_file(const char *path, char hex[IMAGE_HEX], struct err *e)
 
 int image_digest_text(const char *text, char hex[IMAGE_HEX])
 {
-    struct sha256_ctx c;
-
-    sha256_init(&c);
-    sha256_update(&c, strlen(text), (const uint8_t *)text);
-    finish(&c, hex);
+    static_assert(IMAGE_HEX == DIGEST_HEX, "the same digest");
+    digest_hex(text, strlen(text), hex);
     return 0;
 }

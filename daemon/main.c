@@ -6,10 +6,10 @@
 #include "common/io.h"
 #include "common/jfield.h"
 #include "common/log.h"
+#include "daemon/audit_cmd.h"
 #include "daemon/backup_cmd.h"
 #include "daemon/daemon.h"
 #include "daemon/fsck_cmd.h"
-#include "daemon/http.h"
 #include "daemon/image_cmd.h"
 #include "daemon/notify.h"
 #include "daemon/privs.h"
@@ -29,6 +29,7 @@
 static const char help[] =
     "Usage: sandboxd [--config FILE] [--log-level LEVEL]\n"
     "       sandboxd image build|ls [OPTIONS]\n"
+    "       sandboxd audit verify [--config FILE]\n"
     "       sandboxd backup [OPTIONS] FILE\n"
     "       sandboxd fsck [OPTIONS]\n"
     "\n"
@@ -49,6 +50,7 @@ static const struct {
     int (*run)(int argc, char **argv);
 } commands[] = {
     { "image", image_cmd },
+    { "audit", audit_cmd },
     { "backup", backup_cmd },
     { "fsck", fsck_cmd },
 };
@@ -147,7 +149,7 @@ static void serve(struct daemon *d, const struct args *args, int signal_fd)
             }
             reload(args);
         }
-        http_sweep(d->http);
+        daemon_tick(d);
     }
 }
 

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "daemon/audit_call.h"
 #include "daemon/call.h"
 
 enum role {
@@ -31,6 +32,7 @@ struct route {
     route_fn handler;
     unsigned flags;
     const char *query;              /* "state label*": names; a star may be repeated. NULL none */
+    enum audit_action action;       /* in the audit log; ACT_NONE changes nothing */
 };
 
 extern const struct route routes_table[];

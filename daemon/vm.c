@@ -86,6 +86,11 @@ const char *vm_id(const struct vm *vm)
     return vm->id;
 }
 
+const char *vm_name(const struct vm *vm)
+{
+    return vm->row.name;    /* never changes */
+}
+
 static struct timespec mono_timespec(int64_t deadline_ms)
 {
     int64_t max = now_mono_ms() + 24LL * 3600 * 1000;

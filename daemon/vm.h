@@ -63,6 +63,7 @@ int vm_execs(struct vm *vm, struct exec_table **ret, struct err *e);
 /* Its policy began with another one (egress_set()): what vm_describe() says. */
 int vm_policy_begins(struct vm *vm, const char *base, struct err *e);
 const char *vm_id(const struct vm *vm);
+const char *vm_name(const struct vm *vm);
 /* which: "console" or "agent"; an fd to read (owned by the caller). */
 int vm_log_open(struct vm *vm, const char *which, int *ret_fd, struct err *e);
 bool vm_is_running(struct vm *vm);

@@ -36,6 +36,9 @@ TEST(nothing_said_means_defaults)
     ASSERT_EQ(c.default_disk, 20 * GIB);
     ASSERT_EQ(c.start_timeout_ms, 120000);
     ASSERT_EQ(c.uid_base, 1879048192);
+    ASSERT_STREQ(c.audit, "required");
+    ASSERT_EQ(c.audit_size, 16 * MIB);
+    ASSERT_EQ(c.audit_files, 8);
     ASSERT_TRUE(c.default_cpus == 1 || c.default_cpus == 2);
     config_done(&c);
 }
@@ -58,6 +61,7 @@ TEST(what_is_said_counts)
 TEST(mistakes_are_named)
 {
     static const struct { const char *text; enum err_code code; const char *word; } bad[] = {
+        { "{\"audit\":\"maybe\"}", ERR_FIELD_INVALID, "required, best-effort or off" },
         { "", ERR_JSON, "c.json" },
         { "{\"state_dri\":\"/x\"}", ERR_FIELD_UNKNOWN, "state_dri" },
         { "{\"state_dir\":\"x\"}", ERR_FIELD_INVALID, "state_dir" },

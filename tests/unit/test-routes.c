@@ -114,6 +114,26 @@ TEST(the_table_is_sound)
     }
 }
 
+/* What changes something without a row in the audit log would be a hole in it. */
+TEST(what_changes_something_is_an_action_of_its_own)
+{
+    bool used[ACT_MAX] = { [ACT_NONE] = true };
+
+    for (const struct route *r = routes_table; r->method; r++) {
+        bool looks = strcmp(r->method, "GET") == 0 && !(r->flags & ROUTE_UPGRADE);
+        if (looks != (r->action == ACT_NONE))
+            FAIL("%s %s is '%s' in the audit log", r->method, r->pattern,
+                 audit_action_name(r->action));
+        if (r->action != ACT_NONE && used[r->action])
+            FAIL("%s %s and another route are both '%s'", r->method, r->pattern,
+                 audit_action_name(r->action));
+        used[r->action] = true;
+    }
+    for (int a = 0; a < ACT_MAX; a++)
+        if (!used[a])
+            FAIL("no route is '%s'", audit_action_name((enum audit_action)a));
+}
+
 /* target_parse() takes any bytes and says yes or no. */
 TEST(any_target_is_parsed_or_refused)
 {
