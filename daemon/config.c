@@ -9,6 +9,7 @@
 #include "common/parse.h"
 #include "common/policy.h"
 #include "common/sbuf.h"
+#include "daemon/space.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -143,6 +144,8 @@ static const struct jfield config_table[] = {
     JF(struct config, names_per_second, JT_U32, .min = 1, .max = 100000, .def = 50),
     JF(struct config, connections, JT_U32, .min = 1, .max = 1000000, .def = 2048),
     JF(struct config, connections_per_second, JT_U32, .min = 1, .max = 1000000, .def = 200),
+    JF(struct config, quota, JT_OBJ, .table = quota_config_table),
+    JF(struct config, min_free_disk, JT_AMOUNT, .flags = JF_SIZE, .def = SPACE_AUTO),
     JF_END
 };
 
@@ -164,6 +167,13 @@ static int fill_defaults(struct config *c, struct err *e)
     sbuf_fmt(&socket, "%s/sandboxd.sock", c->runtime_dir);
     if (c->default_cpus == 0)
         c->default_cpus = cpus == 1 ? 1 : 2;
+    const struct quota_host host = {
+        .cpus = (uint32_t)cpus,
+        .memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE),
+        .default_memory = c->default_memory,
+        .default_disk = c->default_disk,
+    };
+    quota_defaults(&c->quota, &host);
     if (set_default(&c->socket, sbuf_str(&socket), e) < 0 ||
         set_default(&c->socket_group, "sandbox", e) < 0 ||
         set_default(&c->admin_group, "", e) < 0 ||

@@ -9,6 +9,7 @@
 #include "common/strv.h"
 #include "daemon/accel.h"
 #include "daemon/domxml.h"
+#include "daemon/quota.h"
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -41,6 +42,8 @@ struct config {
     uint32_t names_per_second;      /* that one sandbox may ask for: 50, four times that at once */
     uint32_t connections;   /* of one sandbox at once: 2048 */
     uint32_t connections_per_second;/* new ones: 200, twice that at once */
+    struct quota_config quota;      /* of users; what is unset is filled by quota_defaults() */
+    uint64_t min_free_disk; /* bytes to stay free in state_dir; SPACE_AUTO */
     char *qemu_group;       /* qemu:///system only: group QEMU needs ("libvirt-qemu"); "" none */
 };
 

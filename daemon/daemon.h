@@ -15,6 +15,7 @@ struct egress;
 struct evloop;
 struct http;
 struct idem;
+struct quota;
 struct vms;
 struct worker;
 
@@ -26,6 +27,7 @@ struct daemon {
     gid_t admin_gid;            /* PEER_NO_GROUP: none */
     struct store *store;        /* owned, as all below, in the order of their start */
     struct idem *idem;
+    struct quota *quota;
     struct evloop *loop;
     struct worker *worker;
     struct egress *egress;

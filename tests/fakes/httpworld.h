@@ -21,6 +21,8 @@
 
 /* POST /count done, GET /slow being waited in, streams and upgrades freed. */
 extern atomic_int n_counted, n_slow, n_freed;
+/* Of one user, before start(); 0: the default. */
+extern uint64_t connections, requests;
 extern struct http *server;
 extern char answer[ANSWER_MAX + 1];     /* what was read last */
 

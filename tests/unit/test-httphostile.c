@@ -301,7 +301,7 @@ TEST(many_connections_at_once)
 /* Other users have connections of their own to use up; root has no limit but the total. */
 TEST(one_user_cannot_take_all_connections)
 {
-    enum { N = LIMIT_CONNECTIONS_USER + 20 };
+    enum { N = LIMIT_CONNECTIONS / 2 + 20 };
     int fd[N], refused = 0;
 
     start();
