@@ -146,6 +146,7 @@ static const struct route table[] = {
     { "POST", "/echo", ROLE_USER, 8192, echo_table, sizeof(struct echo), h_echo, 0, NULL },
     { "POST", "/count", ROLE_USER, 8192, echo_table, sizeof(struct echo), h_count, ROUTE_IDEM,
       NULL },
+    { "GET", "/free", ROLE_USER, 64, NULL, 0, h_echo, ROUTE_UNCOUNTED, NULL },
     { "GET", "/fail", ROLE_USER, 64, NULL, 0, h_fail, 0, NULL },
     { "DELETE", "/thing/{ref}", ROLE_USER, 64, NULL, 0, h_gone, 0, NULL },
     { "GET", "/admin", ROLE_ADMIN, 64, NULL, 0, h_gone, 0, NULL },

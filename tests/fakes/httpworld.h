@@ -4,6 +4,7 @@
  * and a client that says anything.
  *
  *     GET /echo?a=&b=  POST /echo {text,n}  POST /count (takes Idempotency-Key; n 666 fails)
+ *     GET /free (no quota of requests)
  *     GET /fail  DELETE /thing/{ref}  GET /admin  GET /slow  GET /pieces  GET /ever  GET /up
  */
 #pragma once

@@ -3,6 +3,7 @@
 #include "common/io.h"
 #include "common/limits.h"
 #include "daemon/config.h"
+#include "daemon/space.h"
 #include "tests/harness/test.h"
 
 #include <fcntl.h>
@@ -37,6 +38,11 @@ TEST(nothing_said_means_defaults)
     ASSERT_EQ(c.start_timeout_ms, 120000);
     ASSERT_EQ(c.uid_base, 1879048192);
     ASSERT_TRUE(c.default_cpus == 1 || c.default_cpus == 2);
+    ASSERT_EQ(c.min_free_disk, SPACE_AUTO);
+    ASSERT_EQ(c.quota.fallback.limit[QUOTA_SANDBOXES], 64);
+    ASSERT_EQ(c.quota.fallback.limit[QUOTA_DISK], 64 * 20 * GIB);
+    ASSERT_GE(c.quota.fallback.limit[QUOTA_CPUS], 16);
+    ASSERT_GE(c.quota.fallback.limit[QUOTA_MEMORY], 8 * GIB);
     config_done(&c);
 }
 
@@ -73,6 +79,15 @@ TEST(mistakes_are_named)
         { "{\"default_memory\":1}", ERR_FIELD_INVALID, "default_memory" },
         { "{\"socket_group\":\"a b\"}", ERR_FIELD_INVALID, "socket_group" },
         { "{\"log_level\":\"loud\"}", ERR_FIELD_INVALID, "log_level" },
+        { "{\"min_free_disk\":-1}", ERR_FIELD_INVALID, "min_free_disk" },
+        { "{\"min_free_disk\":\"5 %\"}", ERR_FIELD_INVALID, "min_free_disk" },
+        { "{\"quota\":{\"all\":{}}}", ERR_FIELD_UNKNOWN, "quota.all" },
+        { "{\"quota\":{\"default\":{\"ram\":1}}}", ERR_FIELD_UNKNOWN, "quota.default.ram" },
+        { "{\"quota\":{\"default\":{\"cpus\":-2}}}", ERR_FIELD_INVALID, "quota.default.cpus" },
+        { "{\"quota\":{\"default\":{\"cpus\":\"2G\"}}}", ERR_FIELD_INVALID, "quota.default.cpus" },
+        { "{\"quota\":{\"users\":{\"al\":{\"disk\":\"x\"}}}}", ERR_FIELD_INVALID,
+          "quota.users.al.disk" },
+        { "{\"quota\":{\"groups\":{\"a/b\":{}}}}", ERR_FIELD_INVALID, "quota.groups.a/b" },
     };
 
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
