@@ -2,6 +2,7 @@
 #include "common/auto.h"
 #include "common/io.h"
 #include "common/limits.h"
+#include "common/sbuf.h"
 #include "daemon/config.h"
 #include "daemon/space.h"
 #include "tests/harness/test.h"
@@ -58,6 +59,43 @@ TEST(what_is_said_counts)
     ASSERT_STREQ(c.qemu_group, "libvirt-qemu");
     ASSERT_STREQ(c.socket_group, "");
     ASSERT_EQ(c.default_cpus, 3);
+    config_done(&c);
+}
+
+TEST(the_example_can_be_read)
+{
+    autosbuf struct sbuf path = SBUF(LIMIT_PATH);
+    const char *source = getenv("SBX_TEST_SOURCE");
+    struct config c;
+    struct err e = ERR_INIT;
+
+    SKIP_IF(!source, "SBX_TEST_SOURCE is not set");
+    sbuf_fmt(&path, "%s/../packaging/daemon.json.example", source);
+    ASSERT_OK(config_load(sbuf_str(&path), &c, &e), e);
+    ASSERT_EQ(c.min_free_disk, GIB);
+    ASSERT_EQ(c.quota.fallback.limit[QUOTA_SANDBOXES], 64);
+    config_done(&c);
+}
+
+TEST(quotas_are_read_with_their_entries)
+{
+    struct config c;
+    struct err e = ERR_INIT;
+
+    ASSERT_OK(config_load(file("{\"quota\":{\"default\":{\"memory\":\"16G\",\"execs\":-1},"
+                               "\"users\":{\"alice\":{\"disk\":\"unlimited\"}},"
+                               "\"groups\":{\"ci\":{\"cpus\":9}}},\"min_free_disk\":\"2G\"}"),
+                          &c, &e), e);
+    ASSERT_EQ(c.quota.fallback.limit[QUOTA_MEMORY], 16 * GIB);
+    ASSERT_EQ(c.quota.fallback.limit[QUOTA_EXECS], QUOTA_UNLIMITED);
+    ASSERT_EQ(c.quota.fallback.limit[QUOTA_SANDBOXES], 64);
+    const struct quota_entry *alice = c.quota.users.items, *ci = c.quota.groups.items;
+    ASSERT_STREQ(alice->name, "alice");
+    ASSERT_EQ(alice->limit[QUOTA_DISK], QUOTA_UNLIMITED);
+    ASSERT_EQ(alice->limit[QUOTA_CPUS], QUOTA_UNSET);
+    ASSERT_STREQ(ci->name, "ci");
+    ASSERT_EQ(ci->limit[QUOTA_CPUS], 9);
+    ASSERT_EQ(c.min_free_disk, 2 * GIB);
     config_done(&c);
 }
 

@@ -152,6 +152,10 @@ def test_creates_at_the_same_time_never_exceed(daemon):
                 assert "quota of sandboxes" in r.stderr, r.stderr
         assert used(daemon, ALICE)["sandboxes"] == 3
         assert daemon.rows(f"SELECT count(*) FROM vm WHERE uid = {ALICE}") == [(3,)]
+        # what is removed is given back before rm returns
+        for i in range(10):
+            daemon.ok("rm", daemon.ok("ls", "-q", uid=ALICE).split()[0], uid=ALICE)
+            daemon.ok("create", "--name", f"d{i}", "--no-start", "--disk", "20G", uid=ALICE)
         idle(daemon, ALICE)
 
 
