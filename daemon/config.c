@@ -131,6 +131,8 @@ static const struct jfield config_table[] = {
     JF(struct config, virtiofsd, JT_STR, .check = is_path_or_empty,
        .rule = "an absolute path, or empty"),
     JF(struct config, qemu_group, JT_STR, .check = is_group, .rule = GROUP_RULE),
+    JF(struct config, quota, JT_OBJ, .table = quota_config_table),
+    JF(struct config, min_free_disk, JT_AMOUNT, .flags = JF_SIZE, .def = SPACE_AUTO),
     JF(struct config, network, JT_BOOL, .def = true),
     JF(struct config, subnet, JT_STR, .max = 32),
     JF(struct config, default_policy, JT_STR, .check = name_valid, .rule = "the name of a policy"),
@@ -144,8 +146,6 @@ static const struct jfield config_table[] = {
     JF(struct config, names_per_second, JT_U32, .min = 1, .max = 100000, .def = 50),
     JF(struct config, connections, JT_U32, .min = 1, .max = 1000000, .def = 2048),
     JF(struct config, connections_per_second, JT_U32, .min = 1, .max = 1000000, .def = 200),
-    JF(struct config, quota, JT_OBJ, .table = quota_config_table),
-    JF(struct config, min_free_disk, JT_AMOUNT, .flags = JF_SIZE, .def = SPACE_AUTO),
     JF_END
 };
 
