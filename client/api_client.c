@@ -11,9 +11,11 @@
 #include "common/io.h"
 #include "common/limits.h"
 #include "common/name.h"
+#include "common/parse.h"
 #include <assert.h>
 #include <curl/curl.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -21,6 +23,8 @@
 #define URL_BASE "http://localhost"
 #define SLOW_POLL_MS 100
 #define GIVE_UP_POLL_MS 1000
+#define EARLY_MAX 4096      /* bytes of an answer to no question */
+#define EARLY_MS 200
 
 struct client {
     CURLM *multi;
@@ -287,6 +291,32 @@ static int run_transfer(struct client *c, const struct call *call)
     return result;
 }
 
+bool client_turned_away(struct app *app, int fd, struct err *e)
+{
+    char text[EARLY_MAX + 1];
+    int64_t deadline = deadline_in(EARLY_MS);
+    struct err ignored = ERR_INIT;
+    size_t len = 0;
+
+    while (len < EARLY_MAX && io_wait(fd, POLLIN, deadline, &ignored) == 1) {
+        ssize_t n = read(fd, text + len, EARLY_MAX - len);
+        if (n <= 0)
+            break;
+        len += (size_t)n;
+    }
+    text[len] = '\0';
+    const char *body = strstr(text, "\r\n\r\n");
+    char status[4] = "";
+    uint32_t number;
+    if (len < 12 || strncmp(text, "HTTP/1.1 ", 9) != 0 || !body)
+        return false;
+    memcpy(status, text + 9, 3);
+    if (!parse_u32(status, 400, 599, &number))
+        return false;
+    client_reply_error(app, (int)number, body + 4, strlen(body + 4), e);
+    return true;
+}
+
 static int transfer_error(struct client *c, int result, struct err *e)
 {
     if (result < 0) {
@@ -306,7 +336,8 @@ static int transfer_error(struct client *c, int result, struct err *e)
     switch (result) {
     case CURLE_COULDNT_CONNECT: {   /* without words for why: ask again */
         autoclose int fd = -1;
-        if (c->app->host.kind == HOST_UNIX && host_connect(&c->app->host, &fd, e) < 0)
+        if (c->app->host.kind == HOST_UNIX && (host_connect(&c->app->host, &fd, e) < 0 ||
+                                               client_turned_away(c->app, fd, e)))
             return -1;
         return err_set(e, ERR_UNREACHABLE, "cannot reach sandboxd at %s", c->app->host.url);
     }
@@ -324,6 +355,15 @@ static int transfer_error(struct client *c, int result, struct err *e)
         err_hint(e, "has it just ended? 'journalctl -u sandboxd', or the log it was given, tells");
         host_explain(&c->app->host, e);
         return -1;
+    case CURLE_RECV_ERROR:
+    case CURLE_SEND_ERROR: {        /* libcurl reads nothing where it could not write */
+        autoclose int fd = -1;
+        struct err ignored = ERR_INIT;
+        if (c->app->host.kind == HOST_UNIX && host_connect(&c->app->host, &fd, &ignored) == 0 &&
+            client_turned_away(c->app, fd, e))
+            return -1;
+    }
+        /* fall through */
     default:
         err_set(e, ERR_UNREACHABLE, "the connection to sandboxd broke: %s",
                 curl_easy_strerror((CURLcode)result));

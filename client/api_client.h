@@ -52,4 +52,7 @@ int client_get(struct app *app, const char *path, const struct jfield *table, vo
 int client_take_connection(struct app *app);
 /* The error a reply stands for. */
 int client_reply_error(struct app *app, int status, const char *body, size_t len, struct err *e);
+/* True when sandboxd has answered on this connection without being asked, and closed it: that is
+ * how it turns away who has too many. The error is set then. Waits a moment at most. */
+bool client_turned_away(struct app *app, int fd, struct err *e);
 void client_free(struct client *c);

@@ -61,6 +61,7 @@ COMMAND(cmd_policy_set);
 COMMAND(cmd_policy_show);
 COMMAND(cmd_policy_undefine);
 COMMAND(cmd_policy_why);
+COMMAND(cmd_quota);
 COMMAND(cmd_restart);
 COMMAND(cmd_rm);
 COMMAND(cmd_start);
@@ -97,6 +98,7 @@ struct logs_opts {
     const char *tail, *since;
 };
 struct format_opts { const char *format; };     /* version, info */
+struct quota_opts { const char *uid, *format; };
 struct help_opts { bool man; };
 struct json_opts { bool json; };                /* policy check, why, prove, show; doctor */
 struct audit_opts { bool follow, json; const char *since; };

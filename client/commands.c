@@ -65,6 +65,15 @@ static const struct opt attach_opts[] = {
     OPT_END
 };
 
+static const struct opt quota_opts[] = {
+    OPT(struct quota_opts, uid, "uid", 0, OPT_STR, "UID",
+        "of this user; for root and members of the admin group"),
+    OPT(struct quota_opts, format, "format", 0, OPT_STR, "FORMAT",
+        "table, json (one object a line), or a template such as '{{.Quota}}'",
+        .complete = COMPLETE_WORDS, .words = "table json"),
+    OPT_END
+};
+
 #define LIST_COMMON                                                                         \
     OPT(struct list_opts, format, "format", 0, OPT_STR, "FORMAT",                           \
         "table, json (one object a line), or a template such as '{{.Name}}'",               \
@@ -292,6 +301,9 @@ const struct command commands[] = {
       OPTS(format_opts, format_opts), .run = cmd_version },
     { "info", NULL, "", "show what the daemon and its host are like", NULL, NULL,
       OPTS(format_opts, format_opts), .run = cmd_info },
+    { "quota", NULL, "", "show what you use, and how much of it you may",
+      "Processors and memory count while a sandbox starts or runs, disks as long as it is there.",
+      NULL, OPTS(quota_opts, quota_opts), .run = cmd_quota },
     { "doctor", NULL, "", "check whether the host has what networks of sandboxes need",
       "Exits with 1 if something is missing.", NULL, OPTS(json_opts, json_opts),
       .run = cmd_doctor },

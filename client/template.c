@@ -67,6 +67,12 @@ static int add_value(const struct filler *f, const struct jfield *row, const cha
     case JT_U64:
         sbuf_u64(f->b, *(const uint64_t *)place);
         return 0;
+    case JT_AMOUNT:
+        if (*(const uint64_t *)place == JSON_UNLIMITED && row->flags & JF_UNLIMITED)
+            sbuf_lit(f->b, "-1");
+        else
+            sbuf_u64(f->b, *(const uint64_t *)place);
+        return 0;
     case JT_I32:
         sbuf_fmt(f->b, "%" PRId32, *(const int32_t *)place);
         return 0;
@@ -86,6 +92,7 @@ static int add_value(const struct filler *f, const struct jfield *row, const cha
         return json_encode(row->table, place, f->b, e);
     case JT_BYTES:
     case JT_LIST:
+    case JT_DICT:
         break;
     }
     return err_set(e, ERR_USAGE, "'%s' cannot be shown by a template", row->key);

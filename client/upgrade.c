@@ -128,10 +128,10 @@ int upgrade_open(struct app *app, const char *path, struct upgrade *u, struct er
              u->fd >= 0 ? " on the same connection" : "");
     if (u->fd < 0 && host_connect(&app->host, &u->fd, e) < 0)
         return -1;
-    if (io_write_full(u->fd, sbuf_str(&b), b.len, deadline, e) < 0 ||
-        take_head(app, u, deadline, e) < 0) {
-        upgrade_close(u);
-        return -1;
-    }
-    return 0;
+    if (io_write_full(u->fd, sbuf_str(&b), b.len, deadline, e) < 0)
+        client_turned_away(app, u->fd, e);      /* says why, if so */
+    else if (take_head(app, u, deadline, e) == 0)
+        return 0;
+    upgrade_close(u);
+    return -1;
 }

@@ -267,11 +267,36 @@ const struct jfield api_info_table[] = {
     JF_END,
 };
 
+const struct jfield api_quota_item_table[] = {
+    JF(struct api_quota_item, quota, JT_STR, .flags = JF_REQUIRED),
+    JF(struct api_quota_item, unit, JT_STR),
+    JF(struct api_quota_item, used, JT_U64, .flags = JF_REQUIRED),
+    JF(struct api_quota_item, limit, JT_AMOUNT, .flags = JF_REQUIRED | JF_UNLIMITED),
+    JF(struct api_quota_item, source, JT_STR),
+    JF_END,
+};
+
+const struct jfield api_quota_table[] = {
+    JF(struct api_quota, quotas, JT_LIST, .flags = JF_REQUIRED, .table = api_quota_item_table,
+       .item_size = sizeof(struct api_quota_item)),
+    JF(struct api_quota, owner, JT_OBJ, .table = api_owner_table),
+    JF_END,
+};
+
+static const struct jfield error_details_table[] = {
+    JF(struct api_error_details, quota, JT_STR, .flags = JF_REQUIRED),
+    JF(struct api_error_details, limit, JT_U64, .flags = JF_REQUIRED),
+    JF(struct api_error_details, used, JT_U64, .flags = JF_REQUIRED),
+    JF(struct api_error_details, requested, JT_U64, .flags = JF_REQUIRED),
+    JF_END,
+};
+
 static const struct jfield error_body_table[] = {
     JF(struct api_error_body, code, JT_STR, .flags = JF_REQUIRED),
     JF(struct api_error_body, message, JT_STR, .flags = JF_REQUIRED),
     JF(struct api_error_body, hint, JT_STR),
     JF(struct api_error_body, request_id, JT_STR),
+    JF(struct api_error_body, details, JT_OBJ, .flags = JF_OPT, .table = error_details_table),
     JF_END,
 };
 

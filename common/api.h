@@ -277,7 +277,26 @@ struct api_info {
     int64_t started_at;
 };
 
-struct api_error_body { char *code, *message, *hint, *request_id; };
+struct api_quota_item {
+    char *quota;            /* sandboxes cpus memory disk execs connections requests */
+    char *unit;             /* bytes count */
+    uint64_t used, limit;   /* limit JSON_UNLIMITED: none */
+    char *source;           /* what of the configuration says so: default, users.X, groups.X */
+};
+struct api_quota {          /* GET /v1/quota */
+    struct jlist quotas;    /* struct api_quota_item */
+    struct api_owner owner;
+};
+
+struct api_error_details {  /* of quota_exceeded, when it is a user's quota */
+    bool present;
+    char *quota;
+    uint64_t limit, used, requested;
+};
+struct api_error_body {
+    char *code, *message, *hint, *request_id;
+    struct api_error_details details;
+};
 struct api_error { struct api_error_body error; };
 
 extern const struct jfield api_create_req_table[], api_sandbox_table[], api_sandbox_list_table[],
@@ -288,4 +307,5 @@ extern const struct jfield api_create_req_table[], api_sandbox_table[], api_sand
     api_policy_rules_req_table[], api_policy_verdict_table[], api_policy_why_table[],
     api_policy_event_table[], api_policy_proof_table[], api_named_policy_table[],
     api_named_policy_list_table[], api_named_policy_req_table[], api_check_list_table[],
-    api_audit_record_table[], api_audit_verdict_table[];
+    api_audit_record_table[], api_audit_verdict_table[],
+    api_quota_table[], api_quota_item_table[];

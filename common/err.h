@@ -19,6 +19,7 @@
 
 #include <stdarg.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 /*   constant                 code on the wire          HTTP  sbx exit status */
 #define ERR_TABLE(X)                                                      \
@@ -69,11 +70,17 @@ enum err_code {
     ERR_CODE_MAX
 };
 
+struct err_quota {   /* of a user; see daemon/quota.h */
+    const char *name;   /* literal; NULL: it is about none */
+    uint64_t limit, used, requested;
+};
+
 struct err {
     enum err_code code;
     int sys;        /* errno behind it, 0 where there is none */
     char msg[256];  /* one line, no full stop, no newline */
     char hint[192]; /* one line or "" */
+    struct err_quota quota;
 };
 
 #define ERR_INIT ((struct err){ .code = ERR_NONE })

@@ -110,17 +110,23 @@ static void free_fields(const struct jfield *table, void *obj)
         case JT_OBJ:
             free_fields(f->table, m);
             break;
-        case JT_LIST: {
+        case JT_LIST:
+        case JT_DICT: {
             struct jlist *l = m;
 
-            for (size_t i = 0; i < l->n; i++)
-                free_fields(f->table, (char *)l->items + i * f->item_size);
+            for (size_t i = 0; i < l->n; i++) {
+                void *item = (char *)l->items + i * f->item_size;
+                free_fields(f->table, item);
+                if (f->type == JT_DICT)
+                    free(*(char **)item);
+            }
             free(l->items);
             break;
         }
         case JT_BOOL:
         case JT_U32:
         case JT_U64:
+        case JT_AMOUNT:
         case JT_I32:
         case JT_TIME:
             break;
@@ -145,6 +151,7 @@ static void set_defaults(const struct jfield *table, void *obj)
             *(uint32_t *)m = (uint32_t)f->def;
             break;
         case JT_U64:
+        case JT_AMOUNT:
             *(uint64_t *)m = f->def;
             break;
         case JT_I32:
@@ -166,6 +173,7 @@ static void set_defaults(const struct jfield *table, void *obj)
                 *(bool *)m = false;
             break;
         case JT_LIST:
+        case JT_DICT:
             *(struct jlist *)m = (struct jlist){ 0 };
             break;
         }
@@ -252,6 +260,38 @@ static int decode_integer(const struct jfield *f, json_t *j, int64_t *ret, const
     if ((v < min && !(v == 0 && f->flags & JF_ZERO)) || v > max)
         return field_error(at, ERR_FIELD_INVALID, e, "must be %lld to %lld, not %lld",
                            (long long)min, (long long)max, (long long)v);
+    *ret = v;
+    return 0;
+}
+
+static int decode_amount(const struct jfield *f, json_t *j, uint64_t *ret, const struct place *at,
+                         struct err *e)
+{
+    bool size = f->flags & JF_SIZE, unlimited = f->flags & JF_UNLIMITED;
+    uint64_t max = f->max ? f->max : INT64_MAX, v = 0;
+    const char *text = json_is_string(j) ? json_string_value(j) : NULL;
+    bool ok = json_is_integer(j) || (text && size && parse_size(text, &v));
+
+    if (unlimited && text && strcmp(text, "unlimited") == 0) {
+        *ret = JSON_UNLIMITED;
+        return 0;
+    }
+    if (json_is_integer(j) && json_integer_value(j) == -1 && unlimited) {
+        *ret = JSON_UNLIMITED;
+        return 0;
+    }
+    if (json_is_integer(j)) {
+        ok = json_integer_value(j) >= 0;
+        v = (uint64_t)json_integer_value(j);
+    }
+    if (!ok)
+        return field_error(at, ERR_FIELD_INVALID, e, "must be a number%s%s",
+                           size ? ", or a size such as \"16G\"" : "",
+                           unlimited ? ", or -1 or \"unlimited\" for no limit" : "");
+    if (v < f->min || v > max)
+        return field_error(at, ERR_FIELD_INVALID, e, "must be %llu to %llu, not %llu",
+                           (unsigned long long)f->min, (unsigned long long)max,
+                           (unsigned long long)v);
     *ret = v;
     return 0;
 }
@@ -362,6 +402,38 @@ static int decode_list(const struct decoder *d, const struct jfield *f, json_t *
     return 0;
 }
 
+static int decode_dict(const struct decoder *d, const struct jfield *f, json_t *j,
+                       struct jlist *ret, const struct place *at, struct err *e)
+{
+    const char *key;
+    json_t *value;
+
+    if (!json_is_object(j))
+        return bad_type(at, "an object of objects", j, e);
+    if (check_count(f, json_object_size(j), at, e) < 0)
+        return -1;
+    if (json_object_size(j) == 0)
+        return 0;
+    ret->items = calloc(json_object_size(j), f->item_size);
+    if (!ret->items)
+        return err_nomem(e);
+    json_object_foreach(j, key, value) {
+        struct place here = { .up = at, .key = key };
+        void *obj = (char *)ret->items + ret->n * f->item_size;
+
+        if (check_string(f, key, strlen(key), 1, f->item_max, &here, e) < 0)
+            return -1;
+        set_defaults(f->table, obj);
+        ret->n++;       /* half-built items are freed too */
+        *(char **)obj = strdup(key);
+        if (!*(char **)obj)
+            return err_nomem(e);
+        if (decode_object(d, f->table, value, obj, &here, e) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 static int decode_value(const struct decoder *d, const struct jfield *f, json_t *j, void *m,
                         const struct place *at, struct err *e)
 {
@@ -385,6 +457,8 @@ static int decode_value(const struct decoder *d, const struct jfield *f, json_t 
             return -1;
         *(uint64_t *)m = (uint64_t)v;
         return 0;
+    case JT_AMOUNT:
+        return decode_amount(f, j, m, at, e);
     case JT_I32:
         if (decode_integer(f, j, &v, at, e) < 0)
             return -1;
@@ -406,6 +480,8 @@ static int decode_value(const struct decoder *d, const struct jfield *f, json_t 
         return 0;
     case JT_LIST:
         return decode_list(d, f, j, m, at, e);
+    case JT_DICT:
+        return decode_dict(d, f, j, m, at, e);
     }
     return err_set(e, ERR_INTERNAL, "row '%s' has no known type", f->key);
 }

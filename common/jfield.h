@@ -24,6 +24,7 @@ enum jtype {
     JT_BOOL,    /* bool */
     JT_U32,     /* uint32_t */
     JT_U64,     /* uint64_t */
+    JT_AMOUNT,  /* uint64_t; a number, with JF_SIZE also as in "16G"; see JF_UNLIMITED */
     JT_I32,     /* int32_t */
     JT_TIME,    /* int64_t microseconds; RFC 3339 on the wire; 0 is written as null */
     JT_BYTES,   /* struct jbytes: base64 on the wire */
@@ -31,6 +32,7 @@ enum jtype {
     JT_MAP,     /* struct strv of "key=value"; object of strings */
     JT_OBJ,     /* embedded struct with a table; its first member may be `bool present` (JF_OPT) */
     JT_LIST,    /* struct jlist of structs with a table */
+    JT_DICT,    /* the same as an object; each struct begins with `char *key`, owned */
 };
 
 struct jbytes { uint8_t *data; size_t len; };              /* data owned */
@@ -40,6 +42,9 @@ struct jlist { void *items; size_t n; };                   /* items owned, array
 #define JF_NULL 2u       /* write null instead of leaving it out */
 #define JF_OPT 4u        /* JT_OBJ: optional; the struct begins with `bool present` */
 #define JF_ZERO 8u       /* numbers: 0 ("the default") is right whatever min says */
+#define JF_SIZE 16u      /* JT_AMOUNT: text that parse_size() knows is right too */
+#define JF_UNLIMITED 32u /* JT_AMOUNT: -1 and "unlimited" are JSON_UNLIMITED; written as -1 */
+#define JSON_UNLIMITED UINT64_MAX
 
 struct jfield {
     const char *key;
@@ -47,12 +52,12 @@ struct jfield {
     size_t offset;
     unsigned flags;
     uint64_t min, max;          /* numbers: range; strings: length; vectors: items; max 0: any */
-    uint64_t item_max;          /* JT_STRV, JT_MAP: bytes of one item or value */
+    uint64_t item_max;          /* JT_STRV, JT_MAP: bytes of one item or value; JT_DICT: of a key */
     uint64_t def;               /* numbers and booleans */
-    bool (*check)(const char *);/* strings, and each item of a vector ("key=value" for maps) */
+    bool (*check)(const char *);/* strings, each item of a vector ("key=value" for maps), keys */
     const char *rule;           /* words for what `check` wants: "a name of [a-z0-9_.-]" */
-    const struct jfield *table; /* JT_OBJ, JT_LIST */
-    size_t item_size;           /* JT_LIST */
+    const struct jfield *table; /* JT_OBJ, JT_LIST, JT_DICT */
+    size_t item_size;           /* JT_LIST, JT_DICT */
 };
 
 /* A table ends with a row whose key is NULL. */

@@ -94,6 +94,19 @@ static json_t *encode_list(const struct jfield *f, const struct jlist *l)
     return json_incref(list);
 }
 
+static json_t *encode_dict(const struct jfield *f, const struct jlist *l)
+{
+    autojson json_t *dict = json_object();
+
+    for (size_t i = 0; dict && i < l->n; i++) {
+        const char *item = (const char *)l->items + i * f->item_size;
+        if (json_object_set_new_nocheck(dict, *(char *const *)(const void *)item,
+                                        encode_object(f->table, item)) < 0)
+            return NULL;
+    }
+    return json_incref(dict);
+}
+
 static json_t *encode_bytes(const struct jbytes *bytes)
 {
     autofree char *text = base64_encode(bytes->data, bytes->len);
@@ -116,6 +129,13 @@ static json_t *encode_value(const struct jfield *f, const void *m)
 
         return json_integer(v > INT64_MAX ? INT64_MAX : (int64_t)v);
     }
+    case JT_AMOUNT: {
+        uint64_t v = *(const uint64_t *)m;
+
+        if (v == JSON_UNLIMITED && f->flags & JF_UNLIMITED)
+            return json_integer(-1);
+        return json_integer(v > INT64_MAX ? INT64_MAX : (int64_t)v);
+    }
     case JT_I32:
         return json_integer(*(const int32_t *)m);
     case JT_TIME:
@@ -130,6 +150,8 @@ static json_t *encode_value(const struct jfield *f, const void *m)
         return encode_object(f->table, m);
     case JT_LIST:
         return encode_list(f, m);
+    case JT_DICT:
+        return encode_dict(f, m);
     }
     return NULL;
 }

@@ -265,6 +265,10 @@ void reply_error(struct call *c, const struct err *error)
                                          .message = shown.msg,
                                          .hint = shown.hint[0] ? shown.hint : NULL,
                                          .request_id = c->caller.request } };
+    if (shown.quota.name)
+        body.error.details = (struct api_error_details){
+            true, (char *)shown.quota.name, shown.quota.limit, shown.quota.used,
+            shown.quota.requested };
     /* a half-made answer goes, but a 405 keeps its Allow */
     if (error->code == ERR_METHOD && c->reply.n_headers > 0)
         allow = take_ptr(c->reply.headers[0].value);

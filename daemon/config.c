@@ -10,6 +10,7 @@
 #include "common/policy.h"
 #include "common/sbuf.h"
 #include "daemon/audit.h"
+#include "daemon/space.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -136,6 +137,8 @@ static const struct jfield config_table[] = {
     JF(struct config, virtiofsd, JT_STR, .check = is_path_or_empty,
        .rule = "an absolute path, or empty"),
     JF(struct config, qemu_group, JT_STR, .check = is_group, .rule = GROUP_RULE),
+    JF(struct config, quota, JT_OBJ, .table = quota_config_table),
+    JF(struct config, min_free_disk, JT_AMOUNT, .flags = JF_SIZE, .def = SPACE_AUTO),
     JF(struct config, network, JT_BOOL, .def = true),
     JF(struct config, subnet, JT_STR, .max = 32),
     JF(struct config, default_policy, JT_STR, .check = name_valid, .rule = "the name of a policy"),
@@ -173,6 +176,13 @@ static int fill_defaults(struct config *c, struct err *e)
     sbuf_fmt(&socket, "%s/sandboxd.sock", c->runtime_dir);
     if (c->default_cpus == 0)
         c->default_cpus = cpus == 1 ? 1 : 2;
+    const struct quota_host host = {
+        .cpus = (uint32_t)cpus,
+        .memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE),
+        .default_memory = c->default_memory,
+        .default_disk = c->default_disk,
+    };
+    quota_defaults(&c->quota, &host);
     if (set_default(&c->socket, sbuf_str(&socket), e) < 0 ||
         set_default(&c->socket_group, "sandbox", e) < 0 ||
         set_default(&c->admin_group, "", e) < 0 ||

@@ -9,6 +9,7 @@
 #include "common/strv.h"
 #include "daemon/accel.h"
 #include "daemon/domxml.h"
+#include "daemon/quota.h"
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -44,6 +45,8 @@ struct config {
     char *audit;            /* required best-effort off */
     uint64_t audit_size;    /* bytes of a file of the audit log: 16 MiB */
     uint32_t audit_files;   /* old ones that are kept: 8 */
+    struct quota_config quota;      /* of users; what is unset is filled by quota_defaults() */
+    uint64_t min_free_disk; /* bytes to stay free in state_dir; SPACE_AUTO */
     char *qemu_group;       /* qemu:///system only: group QEMU needs ("libvirt-qemu"); "" none */
 };
 

@@ -112,7 +112,7 @@ int daemon_settle(struct daemon *d, bool serves, struct err *e)
     d->started_at = now_real_us();
     sbuf_fmt(&db, "%s/sandboxd.db", d->config.state_dir);
     if (open_audit(d, serves, e) < 0 || store_open(sbuf_str(&db), &d->store, e) < 0 ||
-        idem_new(d->store, &d->idem, e) < 0 ||
+        idem_new(d->store, &d->idem, e) < 0 || quota_new(&d->config.quota, &d->quota, e) < 0 ||
         evloop_new(&d->loop, e) < 0 || worker_new(&d->worker, e) < 0)
         return -1;
     notify_extend(START_SECONDS);
@@ -120,7 +120,7 @@ int daemon_settle(struct daemon *d, bool serves, struct err *e)
     if (egress_open(&d->config, d->store, &d->egress, e) < 0)
         return -1;
     struct vms_deps deps = { .config = &d->config, .store = d->store, .loop = d->loop,
-                             .worker = d->worker, .egress = d->egress };
+                             .worker = d->worker, .egress = d->egress, .quota = d->quota };
     return vms_new(&deps, &d->vms, e);
 }
 
@@ -129,7 +129,8 @@ int daemon_start(struct daemon *d, struct err *e)
     if (daemon_settle(d, true, e) < 0)
         return -1;
     struct http_options o = { .daemon = d, .routes = routes_table, .listen_fd = d->listen_fd,
-                              .admin_gid = d->admin_gid, .idle_s = LIMIT_HTTP_IDLE_S };
+                              .admin_gid = d->admin_gid, .idle_s = LIMIT_HTTP_IDLE_S,
+                              .quota = d->quota };
     return http_new(&o, &d->http, e);
 }
 

@@ -16,6 +16,7 @@ struct egress;
 struct evloop;
 struct http;
 struct idem;
+struct quota;
 struct vms;
 struct worker;
 
@@ -28,6 +29,7 @@ struct daemon {
     struct store *store;        /* owned, as all below, in the order of their start */
     struct audit *audit;        /* NULL: it is off */
     struct idem *idem;
+    struct quota *quota;
     struct evloop *loop;
     struct worker *worker;
     struct egress *egress;

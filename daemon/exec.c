@@ -41,6 +41,7 @@ void exec_drop(struct exec *x)
 {
     if (__atomic_sub_fetch(&x->refs, 1, __ATOMIC_ACQ_REL) > 0)
         return;
+    quota_drop(&x->charge, QUOTA_ALL);
     ring_free(x->out[0].ring);
     ring_free(x->out[1].ring);
     exec_row_done(&x->row);
@@ -97,6 +98,7 @@ void exec_list_remove_locked(struct exec_table *t, struct exec *x)
         x->listed = false;
         if (x->phase != EXEC_ENDED)
             t->running--;
+        quota_drop(&x->charge, QUOTA_ALL);
         exec_drop(x);
         return;
     }
@@ -194,6 +196,7 @@ void exec_finish_locked(struct exec *x, enum exit_how how, uint32_t value)
     if (x->phase == EXEC_ENDED)
         return;
     x->phase = EXEC_ENDED;
+    quota_drop(&x->charge, QUOTA_ALL);
     x->row.state = 1;
     x->row.how = how;
     x->row.value = value;

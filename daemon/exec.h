@@ -27,8 +27,10 @@
 #include "common/err.h"
 #include "daemon/agent.h"
 #include "daemon/evloop.h"
+#include "daemon/quota.h"
 #include "daemon/store.h"
 #include "daemon/worker.h"
+#include "daemon/workspace.h"
 
 #define EXEC_ATTACH_MS 30000      /* for the first reader of an exec without detach */
 #define EXEC_COMMAND_KEPT 16384   /* bytes of a command line that are remembered */
@@ -42,6 +44,8 @@ struct exec_deps {          /* borrowed; must outlive the table */
     struct store *store;
     struct worker *worker;
     struct evloop *loop;    /* the one the agent runs on */
+    struct quota *quota;    /* NULL: execs are not counted */
+    struct identity owner;  /* who pays for them */
     int attach_ms, stall_ms, end_ms;    /* instead of those above, for tests; 0: those */
 };
 

@@ -57,6 +57,7 @@ struct exec {
     pthread_cond_t changed;
     enum exec_phase phase;
     bool listed;                /* in the table */
+    struct quota_charge charge; /* until it has ended */
     bool awaits_word;           /* loaded from its row: the guest has not spoken of it yet */
     bool sent;                  /* all parts of EXEC are under way */
     bool abandoned;             /* exec_start() has given up on it */
@@ -106,6 +107,9 @@ struct exec_table {
     bool posted;                /* the worker has our job */
     struct log_rate rate;
 };
+
+/* What one exec costs its owner. */
+static const struct quota_use exec_use = { .n = { [QUOTA_EXECS] = 1 } };
 
 /* exec.c */
 struct exec *exec_ref(struct exec *x);          /* one to give out; exec_unref() */

@@ -215,6 +215,8 @@ int exec_start(struct exec_table *t, const struct api_exec_req *req, int64_t dea
     struct agent *a = NULL;
     int rc = fill_row(x, req, e);
     if (rc == 0)
+        rc = quota_take(t->deps.quota, &t->deps.owner, &exec_use, &x->charge, e);
+    if (rc == 0)
         rc = enlist(t, x, &a, e);
     if (rc == 0)
         rc = start_listed(x, a, buf, len, deadline, e);

@@ -92,7 +92,10 @@ static int load_one(struct exec_table *t, struct exec_row *row, struct err *e)
         x->held = true;
         x->attach_by = now_mono_ms() + t->deps.attach_ms;
     }
-    int rc = exec_list_add_locked(t, x, e); /* nobody else knows the table yet */
+    int rc = x->stored ? 0
+                       : quota_count(t->deps.quota, t->deps.owner.uid, &exec_use, &x->charge, e);
+    if (rc == 0)
+        rc = exec_list_add_locked(t, x, e); /* nobody else knows the table yet */
     exec_drop(x);
     return rc;
 }

@@ -11,6 +11,8 @@
 int h_version(struct call *c, struct err *e);
 int h_info(struct call *c, struct err *e);
 int h_checks(struct call *c, struct err *e);
+/* h_quota.c */
+int h_quota(struct call *c, struct err *e);
 /* h_vm.c */
 int h_sandbox_list(struct call *c, struct err *e);
 int h_sandbox_create(struct call *c, struct err *e);

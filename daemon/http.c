@@ -24,6 +24,7 @@
 #include "common/stream.h"
 #include "daemon/idem.h"
 #include "daemon/peer.h"
+#include "daemon/quota.h"
 
 #include <microhttpd.h>
 #include <pthread.h>
@@ -43,6 +44,7 @@ struct conn {
     int fd;                     /* borrowed from the library, which closes it after on_connection */
     struct caller caller;       /* constant */
     struct err refused;         /* constant; code set: every request gets it */
+    struct quota_charge charge;
     enum phase phase;           /* guarded by the lock of http, as the next one */
     int64_t waiting_since;      /* milliseconds; in PHASE_WAITING */
 };
@@ -63,6 +65,7 @@ struct request {
     struct http *http;
     struct conn *conn;
     struct call call;
+    struct quota_charge charge;
     struct err bad;             /* what is wrong with it was seen before it could be answered */
     bool seen_head;
     bool answered;
@@ -93,15 +96,6 @@ static bool is_stopping(struct http *h)
 
 /* --- connections --- */
 
-static unsigned count_uid_locked(const struct http *h, uid_t uid)
-{
-    unsigned n = 0;
-
-    for (const struct conn *c = h->conns; c; c = c->next)
-        n += c->caller.id.uid == uid;
-    return n;
-}
-
 /* An answer where the library cannot give one: the connection is closed after it. Nothing waits for
  * a client that does not take it. */
 static void answer_by_hand(int fd, struct call *c, const struct err *e)
@@ -124,15 +118,13 @@ static void new_request_id(struct caller *caller, struct err *e)
 }
 
 /* One user too many times: told so on the spot, before the library reads a byte. */
-static void turn_away(const struct conn *conn)
+static void turn_away(const struct conn *conn, const struct err *e)
 {
     struct call c = { .caller = conn->caller };
-    struct err e = ERR_INIT, ignored = ERR_INIT;
+    struct err ignored = ERR_INIT;
 
     new_request_id(&c.caller, &ignored);
-    err_set(&e, ERR_QUOTA, "one user may have %d connections at once", LIMIT_CONNECTIONS_USER);
-    err_hint(&e, "close some: each attached command and each followed log is one");
-    answer_by_hand(conn->fd, &c, &e);
+    answer_by_hand(conn->fd, &c, e);
     call_done(&c);
     shutdown(conn->fd, SHUT_RDWR);
 }
@@ -141,8 +133,9 @@ static void conn_open(struct http *h, struct MHD_Connection *mc, void **ctx)
 {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(mc, MHD_CONNECTION_INFO_CONNECTION_FD);
+    static const struct quota_use one = { .n = { [QUOTA_CONNECTIONS] = 1 } };
     struct conn *conn = calloc(1, sizeof(*conn));
-    bool over = false;
+    struct err over = ERR_INIT;
 
     *ctx = conn;
     if (!conn || !info)
@@ -151,14 +144,13 @@ static void conn_open(struct http *h, struct MHD_Connection *mc, void **ctx)
     if (peer_read(conn->fd, h->o.admin_gid, &conn->caller, &conn->refused) < 0)
         conn->caller.id.uid = (uid_t)-1;
     conn->waiting_since = now_mono_ms();
+    int r = quota_take(h->o.quota, &conn->caller.id, &one, &conn->charge, &over);
     pthread_mutex_lock(&h->lock);
-    over = conn->caller.id.uid != 0 &&
-           count_uid_locked(h, conn->caller.id.uid) >= LIMIT_CONNECTIONS_USER;
     conn->next = h->conns;
     h->conns = conn;
     pthread_mutex_unlock(&h->lock);
-    if (over)
-        turn_away(conn);
+    if (r < 0)
+        turn_away(conn, &over);
 }
 
 static void conn_close(struct http *h, struct conn *conn)
@@ -174,6 +166,7 @@ static void conn_close(struct http *h, struct conn *conn)
         }
     }
     pthread_mutex_unlock(&h->lock);
+    quota_drop(&conn->charge, QUOTA_ALL);
     free(conn);
 }
 
@@ -433,6 +426,16 @@ static enum MHD_Result serve(struct request *rq, struct MHD_Connection *mc)
     return answer(rq, mc);
 }
 
+/* From its headers to the last byte of its answer, streams included. */
+static int pay(struct request *rq, struct err *e)
+{
+    static const struct quota_use one = { .n = { [QUOTA_REQUESTS] = 1 } };
+
+    if (rq->call.route->flags & ROUTE_UNCOUNTED)
+        return 0;
+    return quota_take(rq->http->o.quota, &rq->call.caller.id, &one, &rq->charge, e);
+}
+
 static enum MHD_Result on_request(void *arg, struct MHD_Connection *mc, const char *url,
                                   const char *method, const char *version, const char *data,
                                   size_t *data_len, void **ctx)
@@ -445,7 +448,9 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *mc, const ch
     rq->call.method = method;
     if (!rq->seen_head) {
         rq->seen_head = true;
-        return check_head(rq, mc, version, &e) < 0 ? refuse(rq, mc, &e) : MHD_YES;
+        if (check_head(rq, mc, version, &e) < 0 || pay(rq, &e) < 0)
+            return refuse(rq, mc, &e);
+        return MHD_YES;
     }
     if (*data_len > 0) {
         if (add_body(rq, data, *data_len, &e) < 0)
@@ -488,6 +493,7 @@ static void on_done(void *arg, struct MHD_Connection *mc, void **ctx,
         return;
     if (rq->conn)
         set_phase(rq->http, rq->conn, PHASE_WAITING);
+    quota_drop(&rq->charge, QUOTA_ALL);
     call_done(&rq->call);
     free(rq->target);
     free(rq);

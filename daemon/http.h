@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * http: connections on a Unix socket, one thread each, turned into calls of the router. The only
- * file with http.c that knows libmicrohttpd. Body and header sizes, the number of connections (in
- * all and per user) and the time a request may take to arrive are bounded here. Every answer bears
+ * file with http.c that knows libmicrohttpd. Body and header sizes, the number of connections and
+ * the time a request may take to arrive are bounded here; how many connections and requests one
+ * user may have is quota.h's. Every answer bears
  * Sbx-Request-Id but those the library gives by itself: to what is not HTTP, and to a request line
  * or headers beyond LIMIT_HTTP_MEMORY.
  */
@@ -10,7 +11,6 @@
 
 #include "daemon/routes.h"
 
-#define LIMIT_CONNECTIONS_USER 256      /* of LIMIT_CONNECTIONS, for one uid other than 0 */
 #define HTTP_STOP_MS 15000              /* what is under way may take that long when we stop */
 
 struct http;
@@ -21,6 +21,7 @@ struct http_options {
     int listen_fd;                      /* borrowed: must stay open until http_free() */
     gid_t admin_gid;                    /* PEER_NO_GROUP: none */
     unsigned idle_s;                    /* LIMIT_HTTP_IDLE_S */
+    struct quota *quota;                /* borrowed: of connections and requests */
 };
 
 /* Serves from now on. */

@@ -57,6 +57,35 @@ int peer_group(const char *name, gid_t *ret, struct err *e)
     return 0;
 }
 
+int peer_user(const char *name, uid_t *ret, struct err *e)
+{
+    struct passwd pw, *found = NULL;
+    char buf[4096];
+    int rc = getpwnam_r(name, &pw, buf, sizeof(buf), &found);
+
+    if (!found && (rc == 0 || rc == ENOENT || rc == ESRCH))
+        return err_set(e, ERR_INVALID, "there is no user '%s'", name);
+    if (!found)
+        return err_sys(e, ERR_INTERNAL, rc, "cannot look up user '%s'", name);
+    *ret = found->pw_uid;
+    return 0;
+}
+
+void peer_lookup(uid_t uid, struct identity *ret)
+{
+    struct passwd pw, *found = NULL;
+    char buf[4096];
+    int n = ARRAY_SIZE(ret->groups);
+
+    *ret = (struct identity){ .uid = uid, .gid = (gid_t)-1 };
+    if (getpwuid_r(uid, &pw, buf, sizeof(buf), &found) != 0 || !found)
+        return;
+    ret->gid = found->pw_gid;
+    if (getgrouplist(found->pw_name, found->pw_gid, ret->groups, &n) < 0)
+        n = ARRAY_SIZE(ret->groups);
+    ret->n_groups = (size_t)n;
+}
+
 int peer_user_name(uid_t uid, char **ret, struct err *e)
 {
     char buf[4096];

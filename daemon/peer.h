@@ -15,5 +15,10 @@
 int peer_read(int fd, gid_t admin_gid, struct caller *ret, struct err *e);
 /* The name of a user, owned; NULL when nobody has this uid. */
 int peer_user_name(uid_t uid, char **ret, struct err *e);
+/* The uid of a user by name. ERR_INVALID when there is none. */
+int peer_user(const char *name, uid_t *ret, struct err *e);
+/* A user's uid and groups as the accounts of the host have them now; one without an account is in
+ * none. Groups that do not fit are left out: this is for looking, not for acting as him. */
+void peer_lookup(uid_t uid, struct identity *ret);
 /* The gid of a group by name; "" gives PEER_NO_GROUP. ERR_INVALID when there is none. */
 int peer_group(const char *name, gid_t *ret, struct err *e);

@@ -144,6 +144,14 @@ static void give_up(struct vm *vm, const struct err *why)
         log_err(LOG_CTX(.sandbox = vm->id, .error = &e), "cannot write that it failed");
 }
 
+/* Nothing is written down of what was paid: what there is is what counts. */
+static int charge_again(struct vm *vm, struct err *e)
+{
+    const struct quota_use use = vm_quota_use(&vm->row, vm->row.state == VM_RUNNING);
+
+    return quota_count(vm->vms->quota, vm->row.uid, &use, &vm->charge, e);
+}
+
 static int load_rows(struct vms *v, struct err *e)
 {
     struct vm_row *rows = NULL;
@@ -293,6 +301,9 @@ int vms_reconcile(struct vms *v, struct err *e)
             give_up(list[i], &one);
             given_up++;
         }
+        one = ERR_INIT;
+        if (!list[i]->removed && charge_again(list[i], &one) < 0)
+            log_err(LOG_CTX(.sandbox = list[i]->id, .error = &one), "cannot count a sandbox");
     }
     vms_snapshot_done(list, n);
     if (egress_settle(v->egress, e) < 0 ||

@@ -19,6 +19,9 @@ const struct route routes_table[] = {
     { "GET",    "/v1/info",         ROLE_USER,  NO_BODY,                      h_info },
     { "GET",    "/v1/checks",       ROLE_USER,  NO_BODY,                      h_checks },
 
+    { "GET",    "/v1/quota",        ROLE_USER,  NO_BODY,                      h_quota,
+      ROUTE_UNCOUNTED, "uid" },
+
     { "GET",    "/v1/sandboxes",    ROLE_USER,  NO_BODY,                      h_sandbox_list,
       0, "state label*" },
     { "POST",   "/v1/sandboxes",    ROLE_USER,  BODY(LIMIT_BODY, create_req), h_sandbox_create,

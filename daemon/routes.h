@@ -18,6 +18,7 @@ enum role {
 #define ROUTE_STREAM 1u     /* the answer may take as long as it likes */
 #define ROUTE_UPGRADE 2u    /* needs Upgrade: sbx-stream */
 #define ROUTE_IDEM 4u       /* takes Idempotency-Key */
+#define ROUTE_UNCOUNTED 8u  /* not one of the requests a user may have: it tells of them */
 
 /* The handler returns 0 with a reply, or -1 with the error. Connection's thread. */
 typedef int (*route_fn)(struct call *c, struct err *e);

@@ -9,6 +9,7 @@
 #include "common/name.h"
 #include "common/parse.h"
 #include "daemon/peer.h"
+#include "daemon/space.h"
 #include "daemon/vm_priv.h"
 
 #include <fcntl.h>
@@ -72,6 +73,7 @@ void vm_unref(struct vm *vm)
     pthread_mutex_unlock(&vm->lock);
     if (left)
         return;
+    quota_drop(&vm->charge, QUOTA_ALL);
     vm_row_done(&vm->row);
     fd_close(vm->log_fd);
     fd_close(vm->share_pidfd);
@@ -131,6 +133,11 @@ void vm_job_end(struct vm *vm)
     /* What happened while the job was held and was not the holder's doing. */
     bool again = vm->row.state == VM_RUNNING && (vm->domain_gone || vm->share_gone);
     bool share = !vm->domain_gone;
+    /* Here, since every way out of a start, a stop, and a removal comes through here. */
+    if (vm->removed)
+        quota_drop(&vm->charge, QUOTA_ALL);
+    else if (vm->row.state != VM_RUNNING)
+        quota_drop(&vm->charge, QUOTA_RUNNING);
     pthread_cond_broadcast(&vm->changed);
     pthread_mutex_unlock(&vm->lock);
     if (again)
@@ -321,9 +328,35 @@ int vm_log_open(struct vm *vm, const char *which, int *ret_fd, struct err *e)
 
 /* --- verbs --- */
 
+struct quota_use vm_quota_use(const struct vm_row *row, bool runs)
+{
+    return (struct quota_use){ .n = { [QUOTA_SANDBOXES] = 1, [QUOTA_DISK] = row->disk,
+                                      [QUOTA_CPUS] = runs ? row->cpus : 0,
+                                      [QUOTA_MEMORY] = runs ? row->memory : 0 } };
+}
+
+/* For vCPUs and memory; a create has paid already, and a restart keeps what it had. */
+static int pay_start(struct vm *vm, struct err *e)
+{
+    struct identity who;
+    const struct quota_use use = { .n = { [QUOTA_CPUS] = vm->row.cpus,
+                                          [QUOTA_MEMORY] = vm->row.memory } };
+
+    if (vm->charge.use.n[QUOTA_CPUS])
+        return 0;
+    return vm_identity(&vm->row, &who, e) < 0
+               ? -1 : quota_take(vm->vms->quota, &who, &use, &vm->charge, e);
+}
+
+static int space_left(const struct vms *v, struct err *e)
+{
+    return space_check(v->state_dir, v->config->min_free_disk, e);
+}
+
 static int start_with_job(struct vm *vm, int workspace_fd, struct err *e)
 {
-    if (vm_start_steps(vm, workspace_fd, e) < 0)
+    if (space_left(vm->vms, e) < 0 || pay_start(vm, e) < 0 ||
+        vm_start_steps(vm, workspace_fd, e) < 0)
         return -1;
     log_notice(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid, .event = EV_STARTED),
                "sandbox '%s' is running", vm->row.name);
@@ -377,7 +410,9 @@ int vm_restart(struct vm *vm, const struct caller *c, struct err *e)
     if (vm_job_begin(vm, deadline_in(JOB_WAIT_MS), e) < 0)
         return -1;
     autojob struct vm *job = vm;
-    if (stop_with_job(vm, DEADLINE_STOP, e) < 0)
+    /* one that cannot start again had better run on */
+    if (space_left(vm->vms, e) < 0 || pay_start(vm, e) < 0 ||
+        stop_with_job(vm, DEADLINE_STOP, e) < 0)
         return -1;
     return start_with_job(vm, -1, e);
 }
@@ -500,6 +535,20 @@ static int open_workspace(struct vms *v, const struct caller *c, const struct ap
                           &r->workspace, e);
 }
 
+/* The last word before something is made: what follows is undone, if it must be. */
+static int pay_create(struct vms *v, const struct caller *c, const struct vm_row *r, bool runs,
+                      struct quota_charge *ret, struct err *e)
+{
+    const struct quota_use use = vm_quota_use(r, runs);
+
+    return space_left(v, e) < 0 ? -1 : quota_take(v->quota, &c->id, &use, ret, e);
+}
+
+static void charge_cleanup(struct quota_charge *c)
+{
+    quota_drop(c, QUOTA_ALL);
+}
+
 static void row_cleanup(struct vm_row *r)
 {
     vm_row_done(r);
@@ -538,6 +587,7 @@ int vms_create(struct vms *v, const struct caller *c, const struct api_create_re
 {
     __attribute__((cleanup(row_cleanup))) struct vm_row row = { 0 };
     __attribute__((cleanup(image_paths_done))) struct image_paths image = { 0 };
+    __attribute__((cleanup(charge_cleanup))) struct quota_charge charge = { 0 };
     autotype(vmref) struct vm *vm = NULL;
     autoruleset struct ruleset rules = RULESET_INIT;
     autoclose int workspace = -1;
@@ -547,6 +597,7 @@ int vms_create(struct vms *v, const struct caller *c, const struct api_create_re
         dup_into(&row.image_digest, image.digest, e) < 0 || check_resources(&row, &image, e) < 0 ||
         egress_request(v->egress, c->id.uid, req, &rules, e) < 0 ||
         dup_into(&row.policy, rules.base, e) < 0 ||
+        pay_create(v, c, &row, req->start, &charge, e) < 0 ||
         open_workspace(v, c, req, &row, &workspace, e) < 0 ||
         insert_row(v, req, &row, e) < 0)
         return -1;
@@ -561,6 +612,8 @@ int vms_create(struct vms *v, const struct caller *c, const struct api_create_re
     if (vm_job_begin(vm, deadline_in(JOB_WAIT_MS), e) < 0)
         return -1;
     autojob struct vm *job = vm;
+    vm->charge = charge;
+    charge = (struct quota_charge){ 0 };
     int r = req->start ? start_with_job(vm, workspace, e)
                        : vm_set_state(vm, VM_STOPPED, NULL, e);
     if (r < 0) {

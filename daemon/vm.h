@@ -35,6 +35,7 @@ struct vms_deps {       /* borrowed */
     struct evloop *loop;
     struct worker *worker;
     struct egress *egress;
+    struct quota *quota;
 };
 /* Opens libvirt, reconciles what a former daemon left, adopts running guests. Blocks. */
 int vms_new(const struct vms_deps *deps, struct vms **ret, struct err *e);

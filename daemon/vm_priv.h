@@ -13,6 +13,7 @@
 #include "daemon/egress.h"
 #include "daemon/evloop.h"
 #include "daemon/image.h"
+#include "daemon/quota.h"
 #include "daemon/share.h"
 #include "daemon/virt.h"
 #include "daemon/vm.h"
@@ -35,6 +36,7 @@ struct vm {
     char gone_detail[64];       /* libvirt's word for why */
     bool stalled;               /* paused, as the host's disk is full (vm_stall.c) */
     struct vm_row row;          /* owned copy of the row */
+    struct quota_charge charge; /* for all that it has; the job holder's */
     struct agent *agent;        /* ref; NULL unless the domain runs */
     struct exec_table *execs;   /* ref; NULL unless the domain runs */
     struct link link;           /* name empty: none */
@@ -48,11 +50,12 @@ struct vm {
 };
 
 struct vms {
-    const struct config *config;   /* borrowed, as the next four */
+    const struct config *config;   /* borrowed, as the next five */
     struct store *store;
     struct evloop *loop;
     struct worker *worker;
     struct egress *egress;
+    struct quota *quota;
     struct virt *virt;             /* owned */
     struct evsource *sweep_timer;  /* owned */
     char *view;                    /* owned: <runtime>/view */
@@ -85,6 +88,8 @@ int vm_set_state(struct vm *vm, enum vm_state s, const char *reason, struct err 
 /* Job holder: writes the row as it is in memory. */
 int vm_store_row(struct vm *vm, struct err *e);
 enum vm_state vm_state(struct vm *vm);
+/* What a sandbox of this row has as long as it exists (QUOTA_STORED), and more while it runs. */
+struct quota_use vm_quota_use(const struct vm_row *row, bool runs);
 int vm_identity(const struct vm_row *row, struct identity *ret, struct err *e);
 /* Waits until libvirt said that the domain is gone, or the deadline; true if it is. */
 bool vm_wait_domain_gone(struct vm *vm, int64_t deadline);

@@ -283,7 +283,8 @@ static void on_guest_log(void *arg, int level, const char *text, size_t len)
 int vm_open_guest(struct vm *vm, struct err *e)
 {
     struct vms *v = vm->vms;
-    struct exec_deps deps = { .store = v->store, .worker = v->worker, .loop = v->loop };
+    struct exec_deps deps = { .store = v->store, .worker = v->worker, .loop = v->loop,
+                              .quota = v->quota };
     struct exec_hooks hooks = { .log = on_guest_log, .arg = vm };
     struct guest_config config = {
         .hostname = vm->row.name,
@@ -303,6 +304,8 @@ int vm_open_guest(struct vm *vm, struct err *e)
     struct exec_table *execs = NULL;
     struct agent *agent = NULL;
 
+    if (vm_identity(&vm->row, &deps.owner, e) < 0)
+        return -1;
     memcpy(net.mac, vm->link.mac, sizeof(net.mac));
     memcpy(net.gateway_mac, link_gateway_mac, sizeof(net.gateway_mac));
     if (vm->link.name[0])

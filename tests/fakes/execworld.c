@@ -81,6 +81,8 @@ void world_open(struct world *w)
         .store = w->store,
         .worker = w->worker,
         .loop = w->loop,
+        .quota = w->quota,
+        .owner = { .uid = WORLD_UID },
         .attach_ms = w->attach_ms,
         .stall_ms = w->stall_ms,
         .end_ms = w->end_ms,

@@ -11,6 +11,7 @@
 #include <pthread.h>
 
 #define WORLD_ID "0123456789abcdef"
+#define WORLD_UID 5001          /* its owner */
 
 struct world {
     struct guestpeer peer;
@@ -21,6 +22,7 @@ struct world {
     struct agent *agent;
     const char *socket;         /* where the agent connects: peer.path */
     int attach_ms, stall_ms, end_ms;    /* of struct exec_deps; set before world_open() */
+    struct quota *quota;        /* borrowed, NULL none; set before world_open() */
     uint64_t timeout_ms;        /* of what start_begin() starts */
     unsigned closed, logs;      /* hooks called */
 };

@@ -9,6 +9,7 @@
 #include "daemon/http.h"
 #include "daemon/idem.h"
 #include "daemon/peer.h"
+#include "daemon/quota.h"
 #include "tests/harness/test.h"
 
 #include <poll.h>
@@ -145,6 +146,7 @@ static const struct route table[] = {
     { "POST", "/echo", ROLE_USER, 8192, echo_table, sizeof(struct echo), h_echo, 0, NULL },
     { "POST", "/count", ROLE_USER, 8192, echo_table, sizeof(struct echo), h_count, ROUTE_IDEM,
       NULL },
+    { "GET", "/free", ROLE_USER, 64, NULL, 0, h_echo, ROUTE_UNCOUNTED, NULL },
     { "GET", "/fail", ROLE_USER, 64, NULL, 0, h_fail, 0, NULL },
     { "DELETE", "/thing/{ref}", ROLE_USER, 64, NULL, 0, h_gone, 0, NULL },
     { "GET", "/admin", ROLE_ADMIN, 64, NULL, 0, h_gone, 0, NULL },
@@ -159,23 +161,33 @@ static const struct route table[] = {
 
 static struct daemon d;
 struct http *server;
+uint64_t connections, requests;
 static int listen_fd = -1;
 static struct sockaddr_un address;  /* for threads: test_path() is for one */
 
 void start_idle(unsigned idle_s)
 {
     struct err e = ERR_INIT;
+    struct quota_config quotas;
 
     signal(SIGPIPE, SIG_IGN);
     log_set_level(LOG_EMERG);
     json_init();
     ASSERT_OK(store_open(test_path("db"), &d.store, &e), e);
     ASSERT_OK(idem_new(d.store, &d.idem, &e), e);
+    json_decode(quota_config_table, "{}", 2, &quotas, &e);
+    if (connections)
+        quotas.fallback.limit[QUOTA_CONNECTIONS] = connections;
+    if (requests)
+        quotas.fallback.limit[QUOTA_REQUESTS] = requests;
+    quota_defaults(&quotas, &(struct quota_host){ 0 });
+    ASSERT_OK(quota_new(&quotas, &d.quota, &e), e);
     address.sun_family = AF_UNIX;
     snprintf(address.sun_path, sizeof(address.sun_path), "%s", test_path("s"));
     ASSERT_OK(http_listen(test_path("s"), PEER_NO_GROUP, &listen_fd, &e), e);
     struct http_options o = { .daemon = &d, .routes = table, .listen_fd = listen_fd,
-                              .admin_gid = PEER_NO_GROUP, .idle_s = idle_s };
+                              .admin_gid = PEER_NO_GROUP, .idle_s = idle_s,
+                              .quota = d.quota };
     ASSERT_OK(http_new(&o, &server, &e), e);
 }
 
@@ -188,6 +200,7 @@ void stop(void)
 {
     ASSERT_TRUE(http_stop(server, WAIT_MS));
     http_free(server);
+    quota_free(d.quota);
     idem_free(d.idem);
     store_close(d.store);
     fd_close(listen_fd);

@@ -4,6 +4,7 @@
  * and a client that says anything.
  *
  *     GET /echo?a=&b=  POST /echo {text,n}  POST /count (takes Idempotency-Key; n 666 fails)
+ *     GET /free (no quota of requests)
  *     GET /fail  DELETE /thing/{ref}  GET /admin  GET /slow  GET /pieces  GET /ever  GET /up
  */
 #pragma once
@@ -21,6 +22,8 @@
 
 /* POST /count done, GET /slow being waited in, streams and upgrades freed. */
 extern atomic_int n_counted, n_slow, n_freed;
+/* Of one user, before start(); 0: the default. */
+extern uint64_t connections, requests;
 extern struct http *server;
 extern char answer[ANSWER_MAX + 1];     /* what was read last */
 

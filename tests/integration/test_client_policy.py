@@ -620,3 +620,43 @@ def test_doctor_says_what_is_missing(daemon, sbx):
     assert r.stdout == "ok       nat\nMISSING  tun: no \\x1b[31mmodule\n"
     r = sbx("doctor", "--json")
     assert r.returncode == 1 and json.loads(r.stdout)["checks"][1]["ok"] is False
+
+
+# ---- quota -----------------------------------------------------------------------------------
+
+QUOTAS = {"quotas": [
+    {"quota": "sandboxes", "unit": "count", "used": 2, "limit": 64, "source": "default"},
+    {"quota": "memory", "unit": "bytes", "used": 3 << 29, "limit": 8 << 30, "source": "users.alice"},
+    {"quota": "execs", "unit": "count", "used": 0, "limit": -1, "source": "groups.ci", "later": {"a": 1}},
+], "owner": {"uid": 1000, "user": "alice"}, "later": 1}
+
+
+def test_quota_is_a_table_of_use_and_limit(daemon, sbx):
+    daemon.reply("GET", "/v1/quota", 200, QUOTAS)
+    r = sbx("quota")
+    assert (r.returncode, r.stderr) == (0, "")
+    assert [line.split() for line in lines(r.stdout)] == [
+        ["QUOTA", "USED", "LIMIT"], ["sandboxes", "2", "64"], ["memory", "1.5GiB", "8GiB"],
+        ["execs", "0", "unlimited"]]
+    assert daemon.requests[0].path == "/v1/quota"
+    r = sbx("quota", "--format", "json")
+    assert [json.loads(line)["limit"] for line in lines(r.stdout)] == [64, 8 << 30, -1]
+    r = sbx("quota", "--format", "{{.quota}} {{.limit}} {{.source}}")
+    assert lines(r.stdout)[1:] == ["memory 8589934592 users.alice", "execs -1 groups.ci"]
+
+
+def test_quota_of_another_is_asked_for_by_uid(daemon, sbx):
+    daemon.reply("GET", "/v1/quota", 403, error("permission_denied", "only root may"))
+    r = sbx("quota", "--uid", "1001")
+    assert (r.returncode, r.stderr) == (125, "sbx: only root may\n")
+    assert "1001" in daemon.requests[0].path
+
+
+def test_what_is_exceeded_comes_with_its_hint(daemon, sbx):
+    body = error("quota_exceeded", "quota of cpus: the limit is 2, 2 used, 1 more asked for", "sbx stop NAME")
+    body["error"]["details"] = {"quota": "cpus", "limit": 2, "used": 2, "requested": 1}
+    daemon.reply("POST", "/v1/sandboxes", 429, body)
+    r = sbx("create")
+    assert r.returncode == 125
+    assert r.stderr.splitlines()[-2:] == [
+        "sbx: quota of cpus: the limit is 2, 2 used, 1 more asked for", "hint: sbx stop NAME"]

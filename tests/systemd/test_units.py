@@ -207,6 +207,10 @@ def config_defaults():
     defaults["default_cpus"] = 2
     assert re.search(r'"qemu:///system"\) == 0 \? "libvirt-qemu" : ""', text)
     defaults["qemu_group"] = ""
+    # what each user has of it is derived from the host (test-quota.c), the floor from the file system
+    defaults["quota"] = {"default": {}, "users": {}, "groups": {}}
+    assert "floor = all / 20 < GIB ? all / 20 : GIB;" in source("daemon/space.c")
+    defaults["min_free_disk"] = "1G"
     defaults.update((key, []) for key in re.findall(r"JF\(struct config, (\w+), JT_STRV", text))
     defaults.update((key, value == "true") for key, value in re.findall(
         r"JF\(struct config, (\w+), JT_BOOL, \.def = (\w+)\)", text))

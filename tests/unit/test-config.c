@@ -2,7 +2,9 @@
 #include "common/auto.h"
 #include "common/io.h"
 #include "common/limits.h"
+#include "common/sbuf.h"
 #include "daemon/config.h"
+#include "daemon/space.h"
 #include "tests/harness/test.h"
 
 #include <fcntl.h>
@@ -40,6 +42,11 @@ TEST(nothing_said_means_defaults)
     ASSERT_EQ(c.audit_size, 16 * MIB);
     ASSERT_EQ(c.audit_files, 8);
     ASSERT_TRUE(c.default_cpus == 1 || c.default_cpus == 2);
+    ASSERT_EQ(c.min_free_disk, SPACE_AUTO);
+    ASSERT_EQ(c.quota.fallback.limit[QUOTA_SANDBOXES], 64);
+    ASSERT_EQ(c.quota.fallback.limit[QUOTA_DISK], 64 * 20 * GIB);
+    ASSERT_GE(c.quota.fallback.limit[QUOTA_CPUS], 16);
+    ASSERT_GE(c.quota.fallback.limit[QUOTA_MEMORY], 8 * GIB);
     config_done(&c);
 }
 
@@ -55,6 +62,43 @@ TEST(what_is_said_counts)
     ASSERT_STREQ(c.qemu_group, "libvirt-qemu");
     ASSERT_STREQ(c.socket_group, "");
     ASSERT_EQ(c.default_cpus, 3);
+    config_done(&c);
+}
+
+TEST(the_example_can_be_read)
+{
+    autosbuf struct sbuf path = SBUF(LIMIT_PATH);
+    const char *source = getenv("SBX_TEST_SOURCE");
+    struct config c;
+    struct err e = ERR_INIT;
+
+    SKIP_IF(!source, "SBX_TEST_SOURCE is not set");
+    sbuf_fmt(&path, "%s/../packaging/daemon.json.example", source);
+    ASSERT_OK(config_load(sbuf_str(&path), &c, &e), e);
+    ASSERT_EQ(c.min_free_disk, GIB);
+    ASSERT_EQ(c.quota.fallback.limit[QUOTA_SANDBOXES], 64);
+    config_done(&c);
+}
+
+TEST(quotas_are_read_with_their_entries)
+{
+    struct config c;
+    struct err e = ERR_INIT;
+
+    ASSERT_OK(config_load(file("{\"quota\":{\"default\":{\"memory\":\"16G\",\"execs\":-1},"
+                               "\"users\":{\"alice\":{\"disk\":\"unlimited\"}},"
+                               "\"groups\":{\"ci\":{\"cpus\":9}}},\"min_free_disk\":\"2G\"}"),
+                          &c, &e), e);
+    ASSERT_EQ(c.quota.fallback.limit[QUOTA_MEMORY], 16 * GIB);
+    ASSERT_EQ(c.quota.fallback.limit[QUOTA_EXECS], QUOTA_UNLIMITED);
+    ASSERT_EQ(c.quota.fallback.limit[QUOTA_SANDBOXES], 64);
+    const struct quota_entry *alice = c.quota.users.items, *ci = c.quota.groups.items;
+    ASSERT_STREQ(alice->name, "alice");
+    ASSERT_EQ(alice->limit[QUOTA_DISK], QUOTA_UNLIMITED);
+    ASSERT_EQ(alice->limit[QUOTA_CPUS], QUOTA_UNSET);
+    ASSERT_STREQ(ci->name, "ci");
+    ASSERT_EQ(ci->limit[QUOTA_CPUS], 9);
+    ASSERT_EQ(c.min_free_disk, 2 * GIB);
     config_done(&c);
 }
 
@@ -77,6 +121,15 @@ TEST(mistakes_are_named)
         { "{\"default_memory\":1}", ERR_FIELD_INVALID, "default_memory" },
         { "{\"socket_group\":\"a b\"}", ERR_FIELD_INVALID, "socket_group" },
         { "{\"log_level\":\"loud\"}", ERR_FIELD_INVALID, "log_level" },
+        { "{\"min_free_disk\":-1}", ERR_FIELD_INVALID, "min_free_disk" },
+        { "{\"min_free_disk\":\"5 %\"}", ERR_FIELD_INVALID, "min_free_disk" },
+        { "{\"quota\":{\"all\":{}}}", ERR_FIELD_UNKNOWN, "quota.all" },
+        { "{\"quota\":{\"default\":{\"ram\":1}}}", ERR_FIELD_UNKNOWN, "quota.default.ram" },
+        { "{\"quota\":{\"default\":{\"cpus\":-2}}}", ERR_FIELD_INVALID, "quota.default.cpus" },
+        { "{\"quota\":{\"default\":{\"cpus\":\"2G\"}}}", ERR_FIELD_INVALID, "quota.default.cpus" },
+        { "{\"quota\":{\"users\":{\"al\":{\"disk\":\"x\"}}}}", ERR_FIELD_INVALID,
+          "quota.users.al.disk" },
+        { "{\"quota\":{\"groups\":{\"a/b\":{}}}}", ERR_FIELD_INVALID, "quota.groups.a/b" },
     };
 
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {

@@ -58,6 +58,85 @@ TEST(only_so_many_run_and_only_so_many_are_kept)
     world_done(&w);
 }
 
+static uint64_t execs_used(struct quota *q)
+{
+    static const struct identity owner = { .uid = WORLD_UID };
+    struct quota_state s[QUOTA_MAX];
+
+    quota_look(q, &owner, s);
+    return s[QUOTA_EXECS].used;
+}
+
+TEST(execs_are_on_the_owners_account_from_start_to_end_and_past_the_daemon)
+{
+    static const char *const argv[] = { "prog", NULL };
+    static const char text[] = "{\"default\":{\"execs\":2}}";
+    struct quota_config limits = { 0 };
+    struct quota *quota = NULL;
+    struct world w;
+    struct err e = ERR_INIT;
+    struct exec *x[2];
+    uint32_t stream[2];
+    struct start s;
+
+    ASSERT_OK(json_decode(quota_config_table, text, strlen(text), &limits, &e), e);
+    ASSERT_OK(quota_new(&limits, &quota, &e), e);
+    world_init(&w);
+    w.quota = quota;
+    world_open(&w);
+    world_ready(&w);
+    for (int i = 0; i < 2; i++)
+        x[i] = world_start(&w, true, false, &stream[i]);
+    ASSERT_EQ(execs_used(quota), 2);
+    start_begin(&s, &w, true, false, argv);
+    ASSERT_EQ(start_end(&s), -1);
+    ASSERT_EQ(s.e.code, ERR_QUOTA);
+    ASSERT_STREQ(s.e.quota.name, "execs");
+    ASSERT_EQ(execs_used(quota), 2);
+    /* an end gives back, though the exec is still there to be looked at */
+    guestpeer_exit(&w.peer, stream[0], EXIT_CODE, 0, 0, 0);
+    ASSERT_EQ(exec_wait(x[0], deadline_in(5000), &e), 1);
+    ASSERT_EQ(execs_used(quota), 1);
+    ASSERT_TRUE(world_row_ended(&w, exec_id(x[0]), EXIT_CODE, 0));
+    /* the next daemon takes it from the rows: the one that ended costs nothing */
+    exec_unref(x[0]);
+    exec_unref(x[1]);
+    world_shut(&w);
+    ASSERT_EQ(execs_used(quota), 0);
+    world_open(&w);
+    ASSERT_EQ(execs_used(quota), 1);
+    /* and a guest that is gone has none */
+    exec_table_close(w.table);
+    ASSERT_EQ(execs_used(quota), 0);
+    world_done(&w);
+    quota_free(quota);
+}
+
+TEST(a_command_that_does_not_start_costs_nothing)
+{
+    static const char *const argv[] = { "prog", NULL };
+    static const char text[] = "{\"default\":{\"execs\":1}}";
+    struct quota_config limits = { 0 };
+    struct quota *quota = NULL;
+    struct world w;
+    struct err e = ERR_INIT;
+    struct start s;
+
+    ASSERT_OK(json_decode(quota_config_table, text, strlen(text), &limits, &e), e);
+    ASSERT_OK(quota_new(&limits, &quota, &e), e);
+    world_init(&w);
+    w.quota = quota;
+    world_open(&w);
+    world_ready(&w);
+    exec_table_close(w.table);
+    start_begin(&s, &w, true, false, argv);
+    ASSERT_EQ(start_end(&s), -1);
+    ASSERT_EQ(s.e.code, ERR_SANDBOX_STATE);
+    ASSERT_EQ(execs_used(quota), 0);
+    world_done(&w);
+    quota_free(quota);
+}
+
 TEST(bad_requests)
 {
     struct world w;

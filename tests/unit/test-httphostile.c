@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 TEST(web_pages_are_refused)
@@ -298,10 +299,68 @@ TEST(many_connections_at_once)
     ASSERT_EQ(test_count_fds(), before);
 }
 
+/* This thread alone: seteuid() tells all the others by a signal, which ends the waits of theirs. */
+static void become(uid_t uid)
+{
+    ASSERT_SYS(syscall(SYS_setresuid, -1, uid, -1));
+}
+
+/* As another user, since root has no limit. */
+TEST(one_user_cannot_take_all_requests)
+{
+    static const char slow[] = "GET /slow HTTP/1.1\r\nHost:\r\n\r\n";
+    int fd[3];
+
+    SKIP_IF(getuid() != 0, "needs root to become somebody else");
+    requests = 3;
+    start();
+    ASSERT_SYS(chmod(test_dir(), 0755));
+    ASSERT_SYS(chmod(test_path("s"), 0666));
+    become(65534);
+    for (int i = 0; i < 3; i++) {
+        fd[i] = dial();
+        say(fd[i], slow, strlen(slow));
+    }
+    wait_for(&n_slow, 3);
+    /* refused before its body is read */
+    ask("POST /echo HTTP/1.1\r\nHost:\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        "Content-Length: 4000\r\nExpect: 100-continue\r\n\r\n");
+    ASSERT_REFUSED(429, "quota_exceeded");
+    ASSERT_CONTAINS(answer, "\"details\":{\"quota\":\"requests\",\"limit\":3,\"used\":3,"
+                            "\"requested\":1}");
+    request("GET /free", "", NULL);         /* tells about quotas, so is none itself */
+    ASSERT_STATUS(200);
+    become(0);
+    still_serves();
+    become(65534);
+    close(fd[0]);                           /* gone in the middle: given back too */
+    wait_for(&n_slow, 2);
+    int64_t deadline = deadline_in(WAIT_MS);
+    do
+        request("GET /echo", "", NULL);
+    while (status() == 429 && now_mono_ms() < deadline);
+    ASSERT_STATUS(200);
+    /* the same connection again and again is one at a time; answers of all kinds give back */
+    for (int i = 0; i < 10; i++) {
+        request("GET /echo", "", NULL);
+        ASSERT_STATUS(200);
+        request("GET /fail", "", NULL);
+        ASSERT_STATUS(500);
+        request("GET /pieces", "", NULL);
+        ASSERT_STATUS(200);
+        request("GET /nowhere", "", NULL);
+        ASSERT_STATUS(404);
+    }
+    become(0);
+    close(fd[1]);
+    close(fd[2]);
+    stop();
+}
+
 /* Other users have connections of their own to use up; root has no limit but the total. */
 TEST(one_user_cannot_take_all_connections)
 {
-    enum { N = LIMIT_CONNECTIONS_USER + 20 };
+    enum { N = LIMIT_CONNECTIONS / 2 + 20 };
     int fd[N], refused = 0;
 
     start();

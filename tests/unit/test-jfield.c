@@ -269,6 +269,80 @@ TEST(what_comes_from_a_guest_can_be_said)
     json_done(table, &a, sizeof(a));
 }
 
+struct limits {
+    char *name;     /* of a dict's item */
+    uint64_t n, bytes;
+};
+struct amounts {
+    uint64_t plain;
+    struct jlist dict;
+};
+static const struct jfield limits_table[] = {
+    JF(struct limits, n, JT_AMOUNT, .flags = JF_UNLIMITED, .def = 7),
+    JF(struct limits, bytes, JT_AMOUNT, .flags = JF_SIZE | JF_UNLIMITED, .min = 4),
+    JF_END,
+};
+static const struct jfield amounts_table[] = {
+    JF(struct amounts, plain, JT_AMOUNT, .max = 100),
+    JF(struct amounts, dict, JT_DICT, .max = 2, .item_max = 3, .check = no_x,
+       .table = limits_table, .item_size = sizeof(struct limits)),
+    JF_END,
+};
+
+TEST(amounts_are_numbers_sizes_or_without_limit)
+{
+    static const char text[] =
+        "{\"plain\":5,\"dict\":{\"a\":{\"n\":-1,\"bytes\":\"2G\"},"
+        "\"b\":{\"bytes\":\"unlimited\"}}}";
+    struct amounts a;
+    autosbuf struct sbuf b = SBUF(1024);
+
+    ASSERT_OK(json_decode(amounts_table, text, strlen(text), &a, &e), e);
+    const struct limits *l = a.dict.items;
+    ASSERT_EQ(a.plain, 5);
+    ASSERT_EQ(a.dict.n, 2);
+    const struct limits *first = strcmp(l[0].name, "a") == 0 ? &l[0] : &l[1];
+    const struct limits *other = first == l ? &l[1] : &l[0];
+    ASSERT_STREQ(other->name, "b");
+    ASSERT_EQ(first->n, JSON_UNLIMITED);
+    ASSERT_EQ(first->bytes, 2 * GIB);
+    ASSERT_EQ(other->n, 7);
+    ASSERT_EQ(other->bytes, JSON_UNLIMITED);
+    ASSERT_OK(json_encode(amounts_table, &a, &b, &e), e);
+    ASSERT_CONTAINS(sbuf_str(&b), "\"a\":{\"n\":-1,\"bytes\":2147483648}");
+    json_done(amounts_table, &a, sizeof(a));
+}
+
+TEST(amounts_and_keys_that_are_not_allowed)
+{
+    static const struct { const char *text, *where; } bad[] = {
+        { "{\"plain\":-1}", "plain" },
+        { "{\"plain\":101}", "plain" },
+        { "{\"plain\":1.5}", "plain" },
+        { "{\"plain\":\"1G\"}", "plain" },
+        { "{\"plain\":\"unlimited\"}", "plain" },
+        { "{\"dict\":[]}", "dict" },
+        { "{\"dict\":{\"a\":1}}", "dict.a" },
+        { "{\"dict\":{\"\":{}}}", "empty" },
+        { "{\"dict\":{\"abcd\":{}}}", "abcd" },
+        { "{\"dict\":{\"x\":{}}}", "dict.x" },
+        { "{\"dict\":{\"a\":{},\"b\":{},\"c\":{}}}", "dict" },
+        { "{\"dict\":{\"a\":{\"m\":1}}}", "dict.a.m" },
+        { "{\"dict\":{\"a\":{\"n\":-2}}}", "dict.a.n" },
+        { "{\"dict\":{\"a\":{\"bytes\":\"-1\"}}}", "dict.a.bytes" },
+        { "{\"dict\":{\"a\":{\"bytes\":\"3\"}}}", "dict.a.bytes" },
+        { "{\"dict\":{\"a\":{\"bytes\":\"99999999P\"}}}", "dict.a.bytes" },
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        struct amounts a;
+        e = ERR_INIT;
+        if (json_decode(amounts_table, bad[i].text, strlen(bad[i].text), &a, &e) == 0)
+            FAIL("taken: %s", bad[i].text);
+        ASSERT_CONTAINS(e.msg, bad[i].where);
+    }
+}
+
 TEST(base64_is_strict)
 {
     static const struct { const char *text, *bytes; size_t n; } good[] = {
