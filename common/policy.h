@@ -88,7 +88,7 @@ struct policy_question {
  * lies within its range and by nothing else. */
 enum policy_verdict policy_decide(const struct policy_rule *rules, size_t n,
                                   const struct policy_question *q, int *ret_rule);
-/* Whether any port of a name could be allowed: what the resolver asks before it asks anybody. */
+/* Whether any port of a name could be allowed. Of more than POLICY_RULES_MAX rules: denied. */
 enum policy_verdict policy_decide_name(const struct policy_rule *rules, size_t n, const char *name,
                                        int *ret_rule);
 
@@ -109,11 +109,13 @@ struct policy_ruling {
 
 /* Allowed is what both allow. */
 struct policy_ruling policy_judge(const struct policy *p, const struct policy_question *q);
+/* Whether both allow the same port of a name by the same protocol: what the resolver asks before
+ * it asks anybody. */
 struct policy_ruling policy_judge_name(const struct policy *p, const char *name);
 
 /* What a policy allows of addresses, as ranges that do not overlap: all of lo..hi at all of
- * port_lo..port_hi by one protocol. Found by asking policy_judge() for each part in which nothing
- * changes, so a filter made of them cannot say anything else. */
+ * port_lo..port_hi by one protocol. What a rule says of a place is asked as policy_judge() asks it,
+ * and tests hold each range against that, so a filter made of them says nothing else. */
 struct policy_span {
     uint32_t lo, hi;        /* host order */
     uint16_t port_lo, port_hi;
@@ -122,8 +124,9 @@ struct policy_span {
 };
 #define POLICY_SPANS_MAX 16384
 
-/* All that address rules allow. host: of the host's own addresses (single ones only), else of all
- * others. *ret owned (free()). ERR_TOO_LARGE beyond POLICY_SPANS_MAX. */
+/* All that address rules allow, in a few hundredths of a second whatever they are. host: of the
+ * host's own addresses (single ones only), else of all others. *ret owned (free()). ERR_TOO_LARGE
+ * beyond POLICY_SPANS_MAX, and beyond POLICY_RULES_MAX rules of either side. */
 int policy_compile(const struct policy *p, bool host, struct policy_span **ret, size_t *ret_n,
                    struct err *e);
 /* What is allowed of one address that `name` led to; appended to *ret of *ret_n. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-#include "common/policy.h"
 #include "common/auto.h"
+#include "common/policy_priv.h"
 
+#include <limits.h>
 #include <string.h>
 
 static uint32_t mask_of(uint8_t prefix)
@@ -92,69 +93,50 @@ static bool covers_name(const struct policy_target *t, const char *name)
     return policy_matches_name(t, name) || (t->kind == POLICY_ADDRESS && t->prefix == 0);
 }
 
-static bool matches(const struct policy_rule *r, const struct policy_question *q)
+uint8_t policy_range_of(const struct policy_question *q)
+{
+    uint8_t range = 0;
+
+    if (q->has_address && !q->host)
+        policy_special(q->address, &range);
+    return q->has_address && q->host ? 32 : range;
+}
+
+enum policy_role policy_role(const struct policy_rule *r, const struct policy_question *q,
+                             uint8_t range)
 {
     const struct policy_target *t = &r->target;
+    bool here = q->has_address && policy_matches_address(t, q->address);
 
-    if (!(policy_protos(r) & q->proto) || q->port < t->port_lo || q->port > t->port_hi)
-        return false;
-    if (q->has_address && policy_matches_address(t, q->address))
-        return true;
-    return q->name && (q->has_address ? policy_matches_name(t, q->name) : covers_name(t, q->name));
+    if (!here && !(q->name && (q->has_address ? policy_matches_name(t, q->name)
+                                              : covers_name(t, q->name))))
+        return POLICY_SILENT;
+    if (r->verdict == POLICY_DENY)
+        return POLICY_DENIES;
+    return here ? (t->prefix >= range ? POLICY_ALLOWS : POLICY_SILENT)
+                : (range == 0 ? POLICY_ALLOWS : POLICY_SILENT);
 }
 
 enum policy_verdict policy_decide(const struct policy_rule *rules, size_t n,
                                   const struct policy_question *q, int *ret_rule)
 {
-    uint8_t range = 0;
-    const char *place = q->has_address ? policy_special(q->address, &range) : NULL;
+    uint8_t range = policy_range_of(q);
 
-    if (q->has_address && q->host) {
-        place = "host";
-        range = 32;
-    }
-    *ret_rule = place ? POLICY_BY_PLACE : POLICY_BY_DEFAULT;
+    *ret_rule = range ? POLICY_BY_PLACE : POLICY_BY_DEFAULT;
     for (size_t i = 0; i < n; i++) {
-        if (!matches(&rules[i], q))
+        const struct policy_target *t = &rules[i].target;
+        if (!(policy_protos(&rules[i]) & q->proto) || q->port < t->port_lo || q->port > t->port_hi)
             continue;
-        if (rules[i].verdict == POLICY_DENY) {
+        enum policy_role role = policy_role(&rules[i], q, range);
+        if (role == POLICY_DENIES) {
             *ret_rule = (int)i;
             return POLICY_DENY;
         }
         /* The first one that allows is the one that is named. */
-        bool reaches = !place || (rules[i].target.kind == POLICY_ADDRESS &&
-                                  rules[i].target.prefix >= range &&
-                                  policy_matches_address(&rules[i].target, q->address));
-        if (reaches && *ret_rule < 0)
+        if (role == POLICY_ALLOWS && *ret_rule < 0)
             *ret_rule = (int)i;
     }
     return *ret_rule >= 0 ? POLICY_ALLOW : POLICY_DENY;
-}
-
-enum policy_verdict policy_decide_name(const struct policy_rule *rules, size_t n, const char *name,
-                                       int *ret_rule)
-{
-    int denied = POLICY_BY_DEFAULT;
-
-    /* Some port of it is open if one of the ports at which something changes is. */
-    for (size_t i = 0; i < n; i++) {
-        const struct policy_target *t = &rules[i].target;
-        if (!covers_name(t, name))
-            continue;
-        const uint32_t edges[] = { t->port_lo, (uint32_t)t->port_hi + 1 };
-        for (size_t k = 0; k < 2 * ARRAY_SIZE(edges); k++) {
-            struct policy_question q = { .name = name, .port = (uint16_t)edges[k / 2],
-                                         .proto = k % 2 ? POLICY_UDP : POLICY_TCP };
-            if (edges[k / 2] > UINT16_MAX)
-                continue;
-            if (policy_decide(rules, n, &q, ret_rule) == POLICY_ALLOW)
-                return POLICY_ALLOW;
-            if (*ret_rule >= 0)
-                denied = *ret_rule;
-        }
-    }
-    *ret_rule = denied;
-    return POLICY_DENY;
 }
 
 struct policy_ruling policy_judge(const struct policy *p, const struct policy_question *q)
@@ -170,15 +152,95 @@ struct policy_ruling policy_judge(const struct policy *p, const struct policy_qu
     return r;
 }
 
+/* --- any port of a name --- */
+
+/* Which rule is named as the reason does not depend on how ports are sorted: questions count in the
+ * order of the rules, then of the ceiling's, for each its first port and the one behind its last,
+ * by TCP and UDP. The first that is allowed decides; failing that, the last that a rule denies. */
+struct order {
+    unsigned lowest, highest;   /* of the questions at one port; highest 0: none */
+};
+
+static struct order order_of(const struct ports_walk *w, enum ports_side side, uint8_t proto)
+{
+    const struct ports *x = w->x;
+    struct order o = { UINT_MAX, 0 };
+
+    for (size_t i = w->from; i < w->to; i++) {
+        const struct ports_edge *edge = &x->edges[i];
+        unsigned rule = edge->side == PORTS_OWN ? edge->rule : POLICY_RULES_MAX + edge->rule;
+        unsigned place = 4 * rule + (edge->ends ? 2 : 0) + proto;
+        if (edge->side > side)
+            continue;
+        if (place < o.lowest)
+            o.lowest = place;
+        if (place > o.highest)
+            o.highest = place;
+    }
+    return o;
+}
+
+struct reasons {
+    struct policy_ruling open, own, above;  /* allowed; denied by the policy; by its ceiling */
+    unsigned open_at, own_at, above_at;     /* where in that order */
+    bool own_opens;
+};
+
+static void judge_here(const struct ports_walk *w, uint8_t proto, struct reasons *ret)
+{
+    struct order own = order_of(w, PORTS_OWN, proto), all = order_of(w, PORTS_CEILING, proto);
+    int rule, above = POLICY_BY_DEFAULT;
+
+    if (ports_judge(w, PORTS_OWN, proto, &rule) == POLICY_DENY) {
+        if (rule >= 0 && own.highest > ret->own_at) {
+            ret->own_at = own.highest;
+            ret->own.rule = rule;
+        }
+        return;
+    }
+    ret->own_opens = true;
+    if (w->x->p->ceiling && ports_judge(w, PORTS_CEILING, proto, &above) == POLICY_DENY) {
+        if (above >= 0 && all.highest > ret->above_at) {
+            ret->above_at = all.highest;
+            ret->above.rule = above;
+        }
+        return;
+    }
+    if (all.lowest < ret->open_at) {
+        ret->open_at = all.lowest;
+        ret->open.rule = rule;
+    }
+}
+
 struct policy_ruling policy_judge_name(const struct policy *p, const char *name)
 {
-    struct policy_ruling r = { 0 };
+    const struct policy_question q = { .name = name };
+    struct reasons r = {
+        .open = { POLICY_ALLOW, 0, false }, .open_at = UINT_MAX,
+        .own = { POLICY_DENY, POLICY_BY_DEFAULT, false },
+        .above = { POLICY_DENY, POLICY_BY_DEFAULT, true },
+    };
+    struct ports x = { .p = p };
+    struct ports_walk w;
 
-    r.verdict = policy_decide_name(p->rules, p->n, name, &r.rule);
-    if (r.verdict == POLICY_DENY || !p->ceiling)
-        return r;
-    int by;
-    if (policy_decide_name(p->ceiling, p->n_ceiling, name, &by) == POLICY_DENY)
-        r = (struct policy_ruling){ .verdict = POLICY_DENY, .rule = by, .by_ceiling = true };
-    return r;
+    if (!ports_fit(p))
+        return r.own;
+    ports_ask(&x, &q);
+    ports_sort(&x);
+    ports_begin(&w, &x, POLICY_TCP | POLICY_UDP);
+    while (ports_next(&w)) {
+        judge_here(&w, POLICY_TCP, &r);
+        judge_here(&w, POLICY_UDP, &r);
+    }
+    return r.open_at < UINT_MAX ? r.open : r.own_opens ? r.above : r.own;
+}
+
+enum policy_verdict policy_decide_name(const struct policy_rule *rules, size_t n, const char *name,
+                                       int *ret_rule)
+{
+    struct policy p = { .rules = rules, .n = n };
+    struct policy_ruling r = policy_judge_name(&p, name);
+
+    *ret_rule = r.rule;
+    return r.verdict;
 }

@@ -5,7 +5,7 @@
  * ends are of one build. The resolver only ever asks; it decides nothing.
  *
  *     resolver                                  sandboxd
- *       ASK: guest wants this name     ───────▶   policy_decide_name(), rate limits
+ *       ASK: guest wants this name     ───────▶   policy_judge_name(), rate limits
  *       ◀───────  SAY: allow, or how to refuse
  *       (asks an upstream, if it has no answer in its cache)
  *       ADMIT: name, aliases, addresses ──────▶   policy_decide() for each; into the guest's set

@@ -16,13 +16,7 @@
 
 /* --- compiled rules --- */
 
-struct compiled {
-    struct policy_span *spans, *host_spans;
-    size_t n_spans, n_host_spans;
-    uint64_t *fresh;
-};
-
-static void compiled_done(struct compiled *c)
+void compiled_done(struct compiled *c)
 {
     free(c->spans);
     free(c->host_spans);
@@ -40,19 +34,20 @@ struct policy box_policy(const struct egress *g, const struct box *b)
     return policy_of(g, &b->rules);
 }
 
-static int compile(const struct egress *g, const struct ruleset *s, struct compiled *ret,
-                   struct err *e)
+int rules_compile(const struct egress *g, const struct ruleset *s, struct compiled *ret,
+                  struct err *e)
 {
+    autocompiled struct compiled c = { .fresh = calloc(s->n + 1, sizeof(*c.fresh)) };
     struct policy p = policy_of(g, s);
 
-    *ret = (struct compiled){ .fresh = calloc(s->n + 1, sizeof(*ret->fresh)) };
-    if (ret->fresh && policy_compile(&p, false, &ret->spans, &ret->n_spans, e) == 0 &&
-        policy_compile(&p, true, &ret->host_spans, &ret->n_host_spans, e) == 0)
-        return 0;
-    if (!ret->fresh)
-        err_nomem(e);
-    compiled_done(ret);
-    return -1;
+    if (!c.fresh)
+        return err_nomem(e);
+    if (policy_compile(&p, false, &c.spans, &c.n_spans, e) < 0 ||
+        policy_compile(&p, true, &c.host_spans, &c.n_host_spans, e) < 0)
+        return -1;
+    *ret = c;
+    c = COMPILED_INIT;
+    return 0;
 }
 
 static void take_compiled(struct box *b, const struct compiled *c)
@@ -72,7 +67,7 @@ int box_new(const struct egress *g, const char *id, uint32_t slot, struct rulese
 
     if (!b)
         return err_nomem(e);
-    if (compile(g, rules, &c, e) < 0) {
+    if (rules_compile(g, rules, &c, e) < 0) {
         free(b);
         return -1;
     }
@@ -155,15 +150,13 @@ static void swap_rules(struct box *b, struct ruleset *rules, struct compiled *c)
     *c = old;
 }
 
-int box_replace(struct egress *g, struct box *b, struct ruleset *rules, struct err *e)
+int box_replace(struct egress *g, struct box *b, struct ruleset *rules, struct compiled *c,
+                struct err *e)
 {
     struct element *old = b->elements;
     size_t n_old = b->n_elements;
-    struct compiled c;
 
-    if (compile(g, rules, &c, e) < 0)
-        return -1;
-    swap_rules(b, rules, &c);
+    swap_rules(b, rules, c);
     b->elements = NULL;
     b->n_elements = 0;
     int r = names_settle(g, b, NULL, false, e);
@@ -175,7 +168,7 @@ int box_replace(struct egress *g, struct box *b, struct ruleset *rules, struct e
         r = names ? filter_replace(g->filter, &want, e) : err_nomem(e);
     }
     if (r < 0) {
-        swap_rules(b, rules, &c);
+        swap_rules(b, rules, c);
         struct element *new = b->elements;
         size_t n_new = b->n_elements;
         b->elements = old;
@@ -186,7 +179,6 @@ int box_replace(struct egress *g, struct box *b, struct ruleset *rules, struct e
     for (size_t i = 0; i < n_old; i++)
         free(old[i].name);
     free(old);
-    compiled_done(&c);
     return r;
 }
 

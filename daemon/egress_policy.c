@@ -42,15 +42,6 @@ static int check_ceiling(const struct egress *g, const struct ruleset *s, struct
     return 0;
 }
 
-static int compiles(const struct egress *g, const struct ruleset *s, struct err *e)
-{
-    autofree struct policy_span *spans = NULL;
-    struct policy p = { s->rules, s->n, g->ceiling, g->n_ceiling };
-    size_t n = 0;
-
-    return policy_compile(&p, false, &spans, &n, e);
-}
-
 static int add_all(struct ruleset *s, bool allow, const struct strv *targets, uid_t uid,
                    struct err *e)
 {
@@ -64,6 +55,7 @@ int egress_request(struct egress *g, uid_t uid, const struct api_create_req *req
                    struct ruleset *ret, struct err *e)
 {
     autoruleset struct ruleset s = RULESET_INIT;
+    autocompiled struct compiled c = COMPILED_INIT;     /* it can be: nothing is made of it yet */
 
     if (req->policy && req->policy_rules)
         return err_set(e, ERR_FIELD_INVALID, "either policy or policy_rules, not both");
@@ -74,7 +66,7 @@ int egress_request(struct egress *g, uid_t uid, const struct api_create_req *req
     if (r < 0)
         return req->policy_rules ? err_wrap(e, "policy") : -1;
     if (add_all(&s, true, &req->allow, uid, e) < 0 || add_all(&s, false, &req->deny, uid, e) < 0 ||
-        check_ceiling(g, &s, e) < 0 || compiles(g, &s, e) < 0)
+        check_ceiling(g, &s, e) < 0 || rules_compile(g, &s, &c, e) < 0)
         return -1;
     *ret = s;
     s = RULESET_INIT;
@@ -96,17 +88,18 @@ static void tell_change(struct egress *g, struct box *b, uid_t uid, const char *
 static int put_in_force(struct egress *g, const char *id, uid_t uid, struct ruleset *s,
                         const struct ruleset *before, const char *what, struct err *e)
 {
+    autocompiled struct compiled c = COMPILED_INIT;
     struct err ignored = ERR_INIT;
     int r = 0;
 
-    if (check_ceiling(g, s, e) < 0 || compiles(g, s, e) < 0 ||
+    if (check_ceiling(g, s, e) < 0 || rules_compile(g, s, &c, e) < 0 ||
         ruleset_store(s, g->store, id, e) < 0)
         return -1;
     pthread_mutex_lock(&g->lock);
     repair_if_dirty(g);
     struct box *b = box_find(g, id);
     if (b)
-        r = box_replace(g, b, s, e);
+        r = box_replace(g, b, s, &c, e);
     g->dirty |= r < 0 && e->sys == ENOENT;      /* our sets were taken away, and nobody said so */
     if (b && r == 0) {
         box_cut_flows(g, b);

@@ -138,6 +138,18 @@ bool egress_drain(struct mnl_socket *s, mnl_cb_t fn);
 void repair_if_dirty(struct egress *g);
 
 /* --- boxes (egress_box.c); under lock unless said --- */
+/* What rules mean for the filter. */
+struct compiled {
+    struct policy_span *spans, *host_spans;     /* owned, as the next */
+    size_t n_spans, n_host_spans;
+    uint64_t *fresh;
+};
+#define COMPILED_INIT ((struct compiled){ 0 })
+void compiled_done(struct compiled *c);
+#define autocompiled __attribute__((cleanup(compiled_done)))
+/* The work of a change, so without `lock`, which names and packets wait for. */
+int rules_compile(const struct egress *g, const struct ruleset *s, struct compiled *ret,
+                  struct err *e);
 /* Takes the rules over. No lock needed. */
 int box_new(const struct egress *g, const char *id, uint32_t slot, struct ruleset *rules,
             struct box **ret, struct err *e);
@@ -145,9 +157,10 @@ void box_free(struct box *b);
 struct box *box_find(struct egress *g, const char *id);
 struct box *box_at(struct egress *g, uint32_t address);     /* NULL: nobody's */
 struct policy box_policy(const struct egress *g, const struct box *b);
-/* Other rules for it: compiles, tells the kernel, keeps. The old ones stay on failure; else they
- * are in *rules. */
-int box_replace(struct egress *g, struct box *b, struct ruleset *rules, struct err *e);
+/* Other rules for it, and what they were compiled to: tells the kernel, keeps. The old ones stay on
+ * failure; else they are in *rules and *c. */
+int box_replace(struct egress *g, struct box *b, struct ruleset *rules, struct compiled *c,
+                struct err *e);
 /* As the filter wants it. names: room for b->n_elements; borrowed from b. */
 struct filter_box box_filter(const struct box *b, struct filter_name *names);
 

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define A63 "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 #define N253 A63 "." A63 "." A63 "." "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
@@ -267,6 +268,43 @@ TEST(a_name_is_answered_if_some_port_of_it_is_open)
     ASSERT_EQ(ask_name("any.example"), DEFAULT);
 }
 
+TEST(a_name_is_asked_only_if_policy_and_ceiling_open_the_same_port)
+{
+    static const struct {
+        const char *own, *ceiling;
+        bool open, by_ceiling;
+        int rule;
+    } cases[] = {
+        { "allow x.example:443", "allow 0.0.0.0/0:80", false, true, POLICY_BY_DEFAULT },
+        { "allow x.example:443", "allow 0.0.0.0/0:443/udp", false, true, POLICY_BY_DEFAULT },
+        { "allow x.example:443", "allow 0.0.0.0/0\ndeny x.example:400-500", false, true, 1 },
+        { "allow x.example:443", "deny x.example:22", false, true, POLICY_BY_DEFAULT },
+        { "allow x.example:443", "allow 0.0.0.0/0:443", true, false, 0 },
+        { "allow x.example:80\nallow x.example:1-500", "allow 0.0.0.0/0:443", true, false, 1 },
+        { "allow x.example:1-500", "allow 0.0.0.0/0:4-600\ndeny x.example:1-499", true, false, 0 },
+        { "allow x.example:1-500", "allow 0.0.0.0/0:4-600\ndeny x.example:1-500", false, true, 1 },
+        { "allow x.example\ndeny x.example:1-500", "allow x.example:1-501", true, false, 0 },
+        { "allow x.example\ndeny x.example:1-500", "allow x.example:1-500", false, true, -1 },
+        { "deny x.example", "allow x.example", false, false, 0 },
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        autofree struct policy_rule *ceiling = NULL;
+        struct err e = ERR_INIT;
+        size_t n = 0;
+        load(cases[i].own);
+        ASSERT_OK(policy_rules_parse(cases[i].ceiling, strlen(cases[i].ceiling), &ceiling, &n, &e),
+                  e);
+        struct policy p = { rules, n_rules, ceiling, n };
+        struct policy_ruling r = policy_judge_name(&p, "x.example");
+        if ((r.verdict == POLICY_ALLOW) != cases[i].open || r.by_ceiling != cases[i].by_ceiling ||
+            r.rule != cases[i].rule)
+            FAIL("%s below %s: %s by %d%s", cases[i].own, cases[i].ceiling,
+                 r.verdict == POLICY_ALLOW ? "allow" : "deny", r.rule,
+                 r.by_ceiling ? " of the ceiling" : "");
+    }
+}
+
 TEST(files_are_taken_whole_or_not_at_all)
 {
     static const struct {
@@ -332,6 +370,15 @@ static const uint32_t places[] = {
 };
 static const uint32_t numbers[] = { 0, 1, 22, 79, 80, 81, 443, 444, 8000, 65534, 65535 };
 
+static bool any_ports;          /* of 0 to 300, not of those numbers */
+static int one_denies_of = 3;
+
+static uint16_t pick_port(unsigned *seed)
+{
+    return any_ports ? (uint16_t)(rand_r(seed) % 300)
+                     : (uint16_t)pick(seed, numbers, ARRAY_SIZE(numbers));
+}
+
 static void random_rules(unsigned *seed, struct policy_rule *out, size_t n)
 {
     static const uint8_t prefixes[] = { 0, 1, 8, 15, 16, 24, 31, 32, 32 };
@@ -341,8 +388,8 @@ static void random_rules(unsigned *seed, struct policy_rule *out, size_t n)
         t.prefix = prefixes[(size_t)rand_r(seed) % ARRAY_SIZE(prefixes)];
         t.address = pick(seed, places, ARRAY_SIZE(places));
         t.address &= t.prefix ? UINT32_MAX << (32 - t.prefix) : 0;
-        t.port_lo = (uint16_t)pick(seed, numbers, ARRAY_SIZE(numbers));
-        t.port_hi = (uint16_t)pick(seed, numbers, ARRAY_SIZE(numbers));
+        t.port_lo = pick_port(seed);
+        t.port_hi = any_ports ? (uint16_t)(t.port_lo + rand_r(seed) % 60) : pick_port(seed);
         if (t.port_hi < t.port_lo)
             t.port_hi = 65535;
         t.protos = (uint8_t)(rand_r(seed) % 4);
@@ -351,18 +398,54 @@ static void random_rules(unsigned *seed, struct policy_rule *out, size_t n)
             snprintf(t.name, sizeof(t.name), "%s", t.kind == POLICY_NAME ? "a.example.com"
                                                                        : "example.com");
         }
-        out[i] = (struct policy_rule){ rand_r(seed) % 3 ? POLICY_ALLOW : POLICY_DENY, t };
+        out[i].verdict = rand_r(seed) % one_denies_of ? POLICY_ALLOW : POLICY_DENY;
+        out[i].target = t;
     }
 }
 
-static size_t holders(const struct policy_span *s, size_t n, const struct policy_question *q)
+static size_t holders(const struct policy_span *s, size_t n, const struct policy_question *q,
+                      int rule)
 {
     size_t found = 0;
 
-    for (size_t i = 0; i < n; i++)
-        found += s[i].proto == q->proto && q->address >= s[i].lo && q->address <= s[i].hi &&
-                 q->port >= s[i].port_lo && q->port <= s[i].port_hi;
+    for (size_t i = 0; i < n; i++) {
+        if (s[i].proto != q->proto || q->address < s[i].lo || q->address > s[i].hi ||
+            q->port < s[i].port_lo || q->port > s[i].port_hi)
+            continue;
+        ASSERT_EQ(s[i].rule, rule);
+        found++;
+    }
     return found;
+}
+
+/* As compare() asks, and in the order of the rules: their first ports and those behind their
+ * last. */
+static struct policy_ruling name_by_questions(const struct policy *p, const char *name)
+{
+    struct policy_ruling r = { POLICY_DENY, POLICY_BY_DEFAULT, false };
+
+    for (size_t i = 0; i < p->n + p->n_ceiling; i++) {
+        const struct policy_target *t = i < p->n ? &p->rules[i].target
+                                                 : &p->ceiling[i - p->n].target;
+        if (!policy_matches_name(t, name) && (t->kind != POLICY_ADDRESS || t->prefix))
+            continue;
+        for (uint32_t k = 0; k < 4; k++) {
+            uint32_t port = k / 2 ? (uint32_t)t->port_hi + 1 : t->port_lo;
+            struct policy_question q = { .name = name, .port = (uint16_t)port,
+                                         .proto = k % 2 ? POLICY_UDP : POLICY_TCP };
+            if (port > UINT16_MAX)
+                continue;
+            struct policy_ruling x = policy_judge(p, &q);
+            if (x.verdict == POLICY_ALLOW)
+                return x;
+            /* The ceiling matters where the policy opens a port, then whoever names a rule. */
+            if (x.by_ceiling && !r.by_ceiling)
+                r = x;
+            else if (x.by_ceiling == r.by_ceiling && x.rule >= 0 && (i < p->n || x.by_ceiling))
+                r = x;
+        }
+    }
+    return r;
 }
 
 static void compare(unsigned *seed, const struct policy *p, const struct policy_span *s, size_t n,
@@ -372,40 +455,166 @@ static void compare(unsigned *seed, const struct policy *p, const struct policy_
         struct policy_question q = {
             .name = name, .has_address = true, .host = host,
             .address = name ? only : pick(seed, places, ARRAY_SIZE(places)) + (uint32_t)(k % 3) - 1,
-            .port = (uint16_t)pick(seed, numbers, ARRAY_SIZE(numbers)),
-            .proto = k % 2 ? POLICY_TCP : POLICY_UDP,
+            .port = pick_port(seed), .proto = k % 2 ? POLICY_TCP : POLICY_UDP,
         };
-        bool allowed = policy_judge(p, &q).verdict == POLICY_ALLOW;
-        ASSERT_EQ(holders(s, n, &q), allowed ? 1 : 0);
+        struct policy_ruling r = policy_judge(p, &q);
+        ASSERT_EQ(holders(s, n, &q, r.rule), r.verdict == POLICY_ALLOW ? 1 : 0);
     }
+}
+
+/* Few rules of all kinds, or many about few addresses with ports and denials that overlap. */
+static void dice_round(unsigned *seed, size_t most, size_t most_above)
+{
+    autofree struct policy_rule *own = calloc(most, sizeof(*own));
+    autofree struct policy_rule *ceiling = calloc(most_above, sizeof(*ceiling));
+    size_t n = (size_t)rand_r(seed) % most;
+    struct policy p = { .rules = own, .n = n };
+
+    random_rules(seed, own, n);
+    random_rules(seed, ceiling, most_above);
+    if (rand_r(seed) % 2) {
+        p.ceiling = ceiling;
+        p.n_ceiling = most_above;
+    }
+    for (int host = 0; host < 2; host++) {
+        autofree struct policy_span *s = NULL;
+        size_t n_spans = 0;
+        struct err e = ERR_INIT;
+        ASSERT_OK(policy_compile(&p, host, &s, &n_spans, &e), e);
+        compare(seed, &p, s, n_spans, NULL, 0, host);
+    }
+    autofree struct policy_span *s = NULL;
+    size_t n_spans = 0;
+    struct err e = ERR_INIT;
+    uint32_t address = pick(seed, places, ARRAY_SIZE(places));
+    ASSERT_OK(policy_compile_name(&p, "a.example.com", address, &s, &n_spans, &e), e);
+    compare(seed, &p, s, n_spans, "a.example.com", address, false);
+    struct policy_ruling is = policy_judge_name(&p, "a.example.com");
+    struct policy_ruling want = name_by_questions(&p, "a.example.com");
+    ASSERT_EQ(is.verdict, want.verdict);
+    ASSERT_EQ(is.rule, want.rule);
+    ASSERT_EQ(is.by_ceiling, want.by_ceiling);
 }
 
 TEST(a_filter_is_told_what_is_decided)
 {
     unsigned seed = 20261124;
 
-    for (int round = 0; round < 400; round++) {
-        struct policy_rule own[12], ceiling[6];
-        size_t n = (size_t)rand_r(&seed) % ARRAY_SIZE(own);
-        random_rules(&seed, own, n);
-        random_rules(&seed, ceiling, ARRAY_SIZE(ceiling));
-        struct policy p = { .rules = own, .n = n };
-        if (round % 2) {
-            p.ceiling = ceiling;
-            p.n_ceiling = ARRAY_SIZE(ceiling);
-        }
+    for (int round = 0; round < 400; round++)
+        dice_round(&seed, 12, 6);
+}
+
+TEST(a_filter_is_told_what_many_ports_and_denials_decide)
+{
+    unsigned seed = 20261127;
+
+    any_ports = true;
+    for (int deny_of = 2; deny_of < 40; deny_of += 3) {
+        one_denies_of = deny_of;
+        for (int round = 0; round < 12; round++)
+            dice_round(&seed, 60, 30);
+    }
+}
+
+/* --- what a policy costs --- */
+
+static double cpu_seconds(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+/* Of the processor, so that others on it do not count; what the rules may cost is a hundredth. */
+static void took_less_than_a_second(double since)
+{
+    const char *slow = getenv("SBX_TEST_SLOW");
+    double took = cpu_seconds() - since;
+
+    if (took > (slow && strcmp(slow, "1") == 0 ? 10 : 1))
+        FAIL("it took %.2f s", took);
+}
+
+static void load_many(const char *last, int n, void (*line)(int i, char *buf, size_t size))
+{
+    autofree char *text = malloc(64 * (size_t)(n + 1));
+    size_t at = 0;
+
+    ASSERT_TRUE(text != NULL);
+    for (int i = 0; i < n; i++) {
+        line(i, text + at, 64);
+        at += strlen(text + at);
+    }
+    snprintf(text + at, 64, "%s", last);
+    load(text);
+}
+
+/* The first half is parts, the second is ports of each of them. */
+static void parts_and_ports(int i, char *buf, size_t size)
+{
+    if (i < 500)
+        snprintf(buf, size, "allow 60.%d.%d.7:%d\n", i / 100, i % 100 * 2, 20000 + 2 * i);
+    else
+        snprintf(buf, size, "allow 0.0.0.0/0:%d\n", 2 * i);
+}
+
+static void ports_of_a_zone(int i, char *buf, size_t size)
+{
+    snprintf(buf, size, "allow **.zone.example:%d\n", 2 * i + 2);
+}
+
+TEST(a_policy_that_opens_nothing_costs_next_to_nothing)
+{
+    static const char *const last[] = { "deny 0.0.0.0/0\n", "deny 0.0.0.0/0:1-65534\n" };
+
+    for (size_t i = 0; i < ARRAY_SIZE(last); i++) {
+        load_many(last[i], POLICY_RULES_MAX - 1, parts_and_ports);
+        struct policy p = { .rules = rules, .n = n_rules };
+        double since = cpu_seconds();
         for (int host = 0; host < 2; host++) {
             autofree struct policy_span *s = NULL;
-            size_t n_spans = 0;
+            size_t n = 0;
             struct err e = ERR_INIT;
-            ASSERT_EQ(policy_compile(&p, host, &s, &n_spans, &e), 0);
-            compare(&seed, &p, s, n_spans, NULL, 0, host);
+            ASSERT_OK(policy_compile(&p, host, &s, &n, &e), e);
+            ASSERT_EQ(n, 0);
         }
-        autofree struct policy_span *s = NULL;
-        size_t n_spans = 0;
-        struct err e = ERR_INIT;
-        uint32_t address = pick(&seed, places, ARRAY_SIZE(places));
-        ASSERT_EQ(policy_compile_name(&p, "a.example.com", address, &s, &n_spans, &e), 0);
-        compare(&seed, &p, s, n_spans, "a.example.com", address, false);
+        took_less_than_a_second(since);
+    }
+}
+
+TEST(a_policy_that_opens_too_much_is_refused_and_says_what_to_do)
+{
+    load_many("deny 1.2.3.4\n", POLICY_RULES_MAX - 1, parts_and_ports);
+    struct policy p = { .rules = rules, .n = n_rules };
+    autofree struct policy_span *s = NULL;
+    size_t n = 0;
+    struct err e = ERR_INIT;
+    double since = cpu_seconds();
+
+    ASSERT_ERR(policy_compile(&p, false, &s, &n, &e), e, ERR_TOO_LARGE);
+    took_less_than_a_second(since);
+    ASSERT_TRUE(strstr(e.msg, "too intricate") && strstr(e.hint, "ports"));
+}
+
+TEST(a_name_with_many_ports_costs_next_to_nothing)
+{
+    static const char *const last[] = { "deny **.zone.example\n",
+                                        "deny **.zone.example:1-65534\n" };
+
+    for (size_t i = 0; i < ARRAY_SIZE(last); i++) {
+        load_many(last[i], POLICY_RULES_MAX - 1, ports_of_a_zone);
+        struct policy p = { rules, n_rules, rules, n_rules };
+        double since = cpu_seconds();
+        for (int k = 0; k < 200; k++) {
+            autofree struct policy_span *s = NULL;
+            size_t n = 0;
+            struct err e = ERR_INIT;
+            ASSERT_EQ(ask_name("a.zone.example"), DENIED_BY(POLICY_RULES_MAX - 1));
+            ASSERT_EQ(policy_judge_name(&p, "a.zone.example").verdict, POLICY_DENY);
+            ASSERT_OK(policy_compile_name(&p, "a.zone.example", 0x3c010203, &s, &n, &e), e);
+            ASSERT_EQ(n, 0);
+        }
+        took_less_than_a_second(since);
     }
 }

@@ -236,6 +236,7 @@ TEST(what_is_wholly_beyond_the_ceiling_is_refused)
 {
     ASSERT_TRUE(below("allow a.example.com", "allow **.example.com:443"));
     ASSERT_TRUE(!below("allow a.example.org", "allow **.example.com:443"));
+    ASSERT_TRUE(!below("allow a.example.com:22", "allow **.example.com:443"));
     ASSERT_TRUE(below("deny a.example.org", "allow **.example.com:443"));
     ASSERT_TRUE(below("allow 10.0.0.0/8", "allow 10.1.0.0/16"));
     ASSERT_TRUE(!below("allow 10.2.0.0/16", "allow 10.1.0.0/16"));
