@@ -171,40 +171,87 @@ static int by_u32(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* Ports between two edges are open as long as the longest span that has them. */
+/* The first edge that is not below v. */
+static size_t lower_bound(const uint32_t *edges, size_t n, uint32_t v)
+{
+    size_t lo = 0;
+
+    while (lo < n) {
+        size_t mid = lo + (n - lo) / 2;
+        if (edges[mid] < v)
+            lo = mid + 1;
+        else
+            n = mid;
+    }
+    return lo;
+}
+
+/* The first stretch from k on that nobody has; what was gone past is not gone past again. */
+static size_t next_free(size_t *next, size_t k)
+{
+    while (next[k] != k)
+        k = next[k] = next[next[k]];
+    return k;
+}
+
+struct late { int64_t until; size_t i; };
+
+static int by_lateness(const void *a, const void *b)
+{
+    const struct late *x = a, *y = b;
+
+    if (x->until != y->until)
+        return x->until < y->until ? 1 : -1;
+    return x->i < y->i ? -1 : x->i > y->i;
+}
+
+/* Elements that do not overlap, each with the latest end of those that lead there: spans are laid
+ * down from the latest on, where nothing lies yet. */
 static int flatten(struct box *b, const struct opening *o, uint32_t address, uint8_t proto,
                    struct err *e)
 {
     autofree uint32_t *edges = calloc(2 * o->n + 1, sizeof(*edges));
-    size_t n = 0;
+    autofree struct late *order = calloc(o->n + 1, sizeof(*order));
+    autofree size_t *next = calloc(2 * o->n + 1, sizeof(*next));
+    autofree size_t *owner = calloc(2 * o->n + 1, sizeof(*owner));
+    size_t n = 0, n_edges = 0, n_order = 0;
 
-    if (!edges)
+    if (!edges || !order || !next || !owner)
         return err_nomem(e);
     for (size_t i = 0; i < o->n; i++) {
         if (o->spans[i].proto != proto)
             continue;
         edges[n++] = o->spans[i].port_lo;
         edges[n++] = (uint32_t)o->spans[i].port_hi + 1;
+        order[n_order++] = (struct late){ o->until[i], i };
     }
-    if (n == 0)
-        return 0;
     qsort(edges, n, sizeof(*edges), by_u32);
-    for (size_t k = 0; k + 1 < n; k++) {
+    qsort(order, n_order, sizeof(*order), by_lateness);
+    for (size_t k = 0; k < n; k++)
+        if (n_edges == 0 || edges[n_edges - 1] != edges[k])
+            edges[n_edges++] = edges[k];
+    for (size_t k = 0; k < n_edges; k++) {
+        next[k] = k;
+        owner[k] = o->n;
+    }
+    for (size_t j = 0; j < n_order; j++) {
+        const struct policy_span *s = &o->spans[order[j].i];
+        size_t end = lower_bound(edges, n_edges, (uint32_t)s->port_hi + 1);
+        for (size_t k = next_free(next, lower_bound(edges, n_edges, s->port_lo)); k < end;
+             k = next_free(next, k)) {
+            owner[k] = order[j].i;
+            next[k] = k + 1;    /* the last edge begins nothing, and stays free */
+        }
+    }
+    for (size_t k = 0; k + 1 < n_edges; k++) {
+        size_t i = owner[k];
         struct element x = { .address = address, .proto = proto,
                              .port_lo = (uint16_t)edges[k],
                              .port_hi = (uint16_t)(edges[k + 1] - 1) };
-        const char *name = NULL;
-        if (edges[k] == edges[k + 1])
+        if (i == o->n)
             continue;
-        for (size_t i = 0; i < o->n; i++) {
-            const struct policy_span *s = &o->spans[i];
-            if (s->proto == proto && s->port_lo <= edges[k] && s->port_hi >= edges[k] &&
-                o->until[i] > x.until) {
-                x.until = o->until[i];
-                name = o->name[i];
-            }
-        }
-        if (name && add_element(b, &x, name, e) < 0)
+        x.until = o->until[i];
+        if (add_element(b, &x, o->name[i], e) < 0)
             return -1;
     }
     return 0;
