@@ -363,7 +363,7 @@ static int transfer_error(struct client *c, int result, struct err *e)
             client_turned_away(c->app, fd, e))
             return -1;
     }
-        /* fall through */
+        __attribute__((fallthrough));
     default:
         err_set(e, ERR_UNREACHABLE, "the connection to sandboxd broke: %s",
                 curl_easy_strerror((CURLcode)result));
