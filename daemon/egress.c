@@ -135,13 +135,15 @@ static void close_parts(struct egress *g)
         filter_close(take_ptr(g->filter));
 }
 
-static void warn_of_firewalls(void)
+static void warn_of_host(void)
 {
     struct err ignored = ERR_INIT;
     char text[400];
 
     if (firewalls_in_the_way(text, sizeof(text), &ignored) == 1)
         log_warn(NULL, "sandboxes may reach nothing: %s", text);
+    if (guard_weakness(text, sizeof(text), &ignored) == 1)
+        log_warn(NULL, "the guard of sandboxes is weak: %s", text);
 }
 
 static void try_ready(struct egress *g)
@@ -157,7 +159,7 @@ static void try_ready(struct egress *g)
     if (r == 0) {
         subnet_text(&g->net, text);
         log_info(NULL, "sandboxes get addresses of %s", text);
-        warn_of_firewalls();
+        warn_of_host();
         g->ready = true;
         return;
     }

@@ -2,10 +2,12 @@
 #include "daemon/guard.h"
 
 #include "common/auto.h"
+#include "common/io.h"
 #include "daemon/netlink.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/if_link.h>
 #include <linux/ip.h>
 #include <linux/netconf.h>
@@ -79,6 +81,38 @@ int guard_close(const struct subnet *net, struct err *e)
 int guard_open(const struct subnet *net, struct err *e)
 {
     return for_both(net, e, drop_policy);
+}
+
+/* --- what of the host's settings stands against it --- */
+
+/* Values that the kernel takes instead of, or besides, those of a tap. */
+static const struct { const char *path; char bad; const char *what; } settings[] = {
+    { "/proc/sys/net/ipv4/conf/all/rp_filter", '2',
+      "net.ipv4.conf.all.rp_filter is 2: forged source addresses would pass" },
+    { "/proc/sys/net/ipv4/conf/all/disable_policy", '1',
+      "net.ipv4.conf.all.disable_policy is 1: all would pass" },
+    { "/proc/sys/net/ipv6/conf/all/forwarding", '1',
+      "net.ipv6.conf.all.forwarding is 1: IPv6 would pass" },
+};
+
+int guard_weakness(char *ret, size_t size, struct err *e)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
+        autofree char *text = NULL;
+        size_t len = 0;
+        if (io_read_file_at(AT_FDCWD, settings[i].path, 64, &text, &len, e) < 0) {
+            if (e->sys != ENOENT)       /* a kernel without IPv6, say */
+                return -1;
+            *e = ERR_INIT;
+            continue;
+        }
+        if (text[0] == settings[i].bad) {
+            snprintf(ret, size, "%s, one way, if somebody removed the filter (docs/EGRESS.md)",
+                     settings[i].what);
+            return 1;
+        }
+    }
+    return 0;
 }
 
 /* --- forwarding --- */

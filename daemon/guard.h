@@ -20,6 +20,10 @@
 int guard_close(const struct subnet *net, struct err *e);
 int guard_open(const struct subnet *net, struct err *e);    /* takes it away */
 
+/* 1: settings of the host weaken what holds without the filter, and *ret says which, for people;
+ * 0: none. Any thread. */
+int guard_weakness(char *ret, size_t size, struct err *e);
+
 /* Forwarding for the ways out, where the host does not forward at all: interfaces (indices, which
  * stay when names change) for which it has to be turned on, all but loopback and taps; owned array,
  * empty on a host that forwards. The filter has to keep them from forwarding anything but

@@ -6,6 +6,7 @@
 #include "daemon/daemon.h"
 #include "daemon/egress.h"
 #include "daemon/firewalls.h"
+#include "daemon/guard.h"
 #include "daemon/handlers.h"
 #include "daemon/http.h"
 #include "daemon/image.h"
@@ -84,14 +85,15 @@ static int count_images(struct store *st, uint32_t *ret, struct err *e)
 int h_checks(struct call *c, struct err *e)
 {
     struct egress_probe p[EGRESS_PROBES];
-    struct api_check items[EGRESS_PROBES + 2] = { 0 };
+    struct api_check items[EGRESS_PROBES + 3] = { 0 };
     struct api_check_list l = { .checks = { .items = items, .n = ARRAY_SIZE(items) } };
-    char status[400], firewall[400];
-    int in_the_way = 0;
+    char status[400], firewall[400], guard[400];
+    int in_the_way = 0, weak = 0;
 
     if (egress_probe(p, e) < 0 ||
         (egress_enabled(c->daemon->egress) &&
-         (in_the_way = firewalls_in_the_way(firewall, sizeof(firewall), e)) < 0))
+         ((in_the_way = firewalls_in_the_way(firewall, sizeof(firewall), e)) < 0 ||
+          (weak = guard_weakness(guard, sizeof(guard), e)) < 0)))
         return -1;
     for (size_t i = 0; i < EGRESS_PROBES; i++)      /* all borrowed */
         items[i] = (struct api_check){ (char *)p[i].what, p[i].ok, p[i].ok ? NULL : p[i].why };
@@ -100,6 +102,8 @@ int h_checks(struct call *c, struct err *e)
     items[EGRESS_PROBES].detail = status;
     items[EGRESS_PROBES + 1] = (struct api_check){ (char *)"other firewalls let sandboxes pass",
                                                    !in_the_way, in_the_way ? firewall : NULL };
+    items[EGRESS_PROBES + 2] = (struct api_check){ (char *)"the guard holds without the filter",
+                                                   !weak, weak ? guard : NULL };
     return reply_json(c, 200, api_check_list_table, &l, e);
 }
 

@@ -15,6 +15,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -300,6 +301,34 @@ TEST(firewalls_that_drop_what_sandboxes_send_are_named)
     ASSERT_TRUE(strstr(text, "chain f of table inet wall") != NULL);
     nft("add rule inet wall f oifname \"sbx0123456789ab\" accept");
     ASSERT_EQ(firewalls_in_the_way(text, sizeof(text), &e), 0);
+    filter_close(f);
+}
+
+TEST(settings_that_weaken_the_guard_are_named)
+{
+    static const struct { const char *path, *bad, *good, *word; } rows[] = {
+        { "/proc/sys/net/ipv4/conf/all/rp_filter", "2", "0", "rp_filter is 2" },
+        { "/proc/sys/net/ipv4/conf/all/rp_filter", "1", "0", NULL },
+        { "/proc/sys/net/ipv4/conf/all/disable_policy", "1", "0", "disable_policy is 1" },
+        { "/proc/sys/net/ipv6/conf/all/forwarding", "1", "0", "ipv6.conf.all.forwarding is 1" },
+    };
+    struct filter *f = begin();
+    struct err e = ERR_INIT;
+    char text[400];
+
+    ASSERT_EQ(guard_weakness(text, sizeof(text), &e), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        if (access(rows[i].path, F_OK) < 0)
+            continue;
+        int fd = open(rows[i].path, O_WRONLY | O_CLOEXEC);
+        SKIP_IF(fd < 0, "settings of the namespace cannot be written");
+        ASSERT_EQ(write(fd, rows[i].bad, 1), 1);
+        ASSERT_EQ(guard_weakness(text, sizeof(text), &e), rows[i].word != NULL);
+        ASSERT_TRUE(!rows[i].word || strstr(text, rows[i].word));
+        ASSERT_EQ(pwrite(fd, rows[i].good, 1, 0), 1);
+        ASSERT_SYS(close(fd));
+    }
+    ASSERT_EQ(guard_weakness(text, sizeof(text), &e), 0);
     filter_close(f);
 }
 
