@@ -119,5 +119,5 @@ def test_policies_with_names_are_ones_own(daemon, tmp_path):
 
 def test_images_are_the_administrators(daemon):
     image = daemon.get("/v1/images")["images"][0]
-    assert ask(daemon, BOB, "delete", "/v1/images/" + image["name"])[0] == 403
+    assert ask(daemon, BOB, "delete", "/v1/images/" + image["digest"])[0] == 403
     assert daemon.get("/v1/images")["images"][0] == image
