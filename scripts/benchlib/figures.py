@@ -61,8 +61,17 @@ def rounds(n, contestants, until, block=1):
             break
         chance.shuffle(order)
         for k in order:
-            values[k].append(statistics.median(contestants[k]() for _ in range(block)))
+            values[k].append(statistics.median(sample(contestants[k]) for _ in range(block)))
     return values
+
+
+def sample(contestant):
+    """Once more where the clock went back, as that of a virtual machine with several processors may."""
+    for _ in range(5):
+        value = contestant()
+        if value > 0:
+            break
+    return value
 
 
 def timed(fn, *args):
