@@ -240,9 +240,11 @@ static bool has_foreign_wal(const char *path, int fd)
 {
     autosbuf struct sbuf wal = SBUF(LIMIT_PATH);
     uint8_t format[2] = { 0 };
+    struct stat sb;
 
     sbuf_fmt(&wal, "%s-wal", path);
-    return access(sbuf_str(&wal), F_OK) == 0 &&
+    /* Who only looks leaves an empty one. */
+    return stat(sbuf_str(&wal), &sb) == 0 && sb.st_size > 0 &&
            (pread(fd, format, sizeof(format), FORMAT_AT) != sizeof(format) || format[0] == 1);
 }
 

@@ -17,8 +17,8 @@
 struct store;
 
 int store_open(const char *path, struct store **ret, struct err *e);
-/* To read only, beside a daemon or without one: nothing is made, changed or brought up to date, so
- * a database of another version is refused. */
+/* To read only, beside a daemon or without one: nothing is changed or brought up to date, so a
+ * database of another version is refused. SQLite may leave an empty log and its index beside it. */
 int store_open_look(const char *path, struct store **ret, struct err *e);
 void store_close(struct store *st);
 const char *store_library_version(void);
