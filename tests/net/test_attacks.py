@@ -117,8 +117,8 @@ def test_flood_of_an_allowed_wildcard(world, box, seen):
                    for _ in range(250)))
     took, asked = time.monotonic() - t, sum(world.names.asked.values()) - before
     assert asked <= 200 + 50 * took + 10, (asked, took)
-    e = box.logged(kind="alert")
-    assert "faster" in e["reason"]
+    e = box.logged(kind="alert")        # the resolver's, or the kernel's, which counts flows to it
+    assert "faster" in e["reason"] or "too many connections" in e["reason"]
     seen(f"{asked} of 1,000 asked within the limit; alert: {e['reason']}")
 
 
