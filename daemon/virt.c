@@ -376,23 +376,32 @@ int virt_start(struct virt *v, const char *xml, struct err *e)
     return 0;
 }
 
-int virt_exists(struct virt *v, const char *sandbox_id, bool *ret_paused, struct err *e)
+/* 1: it is there, with libvirt's state and reason; 0: no such domain. */
+static int state_of(struct virt *v, const char *sandbox_id, int *ret_state, int *ret_reason,
+                    struct err *e)
 {
     autoconnect virConnectPtr conn = NULL;
     autodomain virDomainPtr dom = NULL;
-    int state, reason;
 
     if (connection(v, &conn, e) < 0)
         return -1;
     int r = lookup(conn, sandbox_id, &dom, e);
     if (r <= 0)
         return r;
-    if (virDomainGetState(dom, &state, &reason, 0) < 0) {
-        if (virGetLastErrorCode() != VIR_ERR_NO_DOMAIN)
-            return fail(e, "cannot ask for the guest's state");
-        virResetLastError();
-        return 0;
-    }
+    if (virDomainGetState(dom, ret_state, ret_reason, 0) == 0)
+        return 1;
+    if (virGetLastErrorCode() != VIR_ERR_NO_DOMAIN)
+        return fail(e, "cannot ask for the guest's state");
+    virResetLastError();
+    return 0;
+}
+
+int virt_exists(struct virt *v, const char *sandbox_id, bool *ret_paused, struct err *e)
+{
+    int state, reason, r = state_of(v, sandbox_id, &state, &reason, e);
+
+    if (r <= 0)
+        return r;
     if (state == VIR_DOMAIN_SHUTOFF || state == VIR_DOMAIN_CRASHED)
         return 0;
     if (ret_paused)
@@ -402,20 +411,9 @@ int virt_exists(struct virt *v, const char *sandbox_id, bool *ret_paused, struct
 
 int virt_stalled(struct virt *v, const char *sandbox_id, struct err *e)
 {
-    autoconnect virConnectPtr conn = NULL;
-    autodomain virDomainPtr dom = NULL;
-    int state, reason;
+    int state, reason, r = state_of(v, sandbox_id, &state, &reason, e);
 
-    if (connection(v, &conn, e) < 0)
-        return -1;
-    int r = lookup(conn, sandbox_id, &dom, e);
-    if (r <= 0)
-        return r;
-    if (virDomainGetState(dom, &state, &reason, 0) < 0) {
-        virResetLastError();
-        return 0;
-    }
-    return state == VIR_DOMAIN_PAUSED && reason == VIR_DOMAIN_PAUSED_IOERROR;
+    return r <= 0 ? r : state == VIR_DOMAIN_PAUSED && reason == VIR_DOMAIN_PAUSED_IOERROR;
 }
 
 int virt_destroy(struct virt *v, const char *sandbox_id, struct err *e)
