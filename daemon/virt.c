@@ -416,6 +416,25 @@ int virt_stalled(struct virt *v, const char *sandbox_id, struct err *e)
     return r <= 0 ? r : state == VIR_DOMAIN_PAUSED && reason == VIR_DOMAIN_PAUSED_IOERROR;
 }
 
+int virt_effort(struct virt *v, const char *sandbox_id, bool *ret_running, uint64_t *ret_cpu_ns,
+                struct err *e)
+{
+    autoconnect virConnectPtr conn = NULL;
+    autodomain virDomainPtr dom = NULL;
+    virDomainInfo info;
+
+    if (connection(v, &conn, e) < 0)
+        return -1;
+    int r = lookup(conn, sandbox_id, &dom, e);
+    if (r <= 0)
+        return r;
+    if (virDomainGetInfo(dom, &info) < 0)
+        return fail(e, "cannot ask what the guest does");
+    *ret_running = info.state == VIR_DOMAIN_RUNNING;
+    *ret_cpu_ns = info.cpuTime;
+    return 1;
+}
+
 int virt_destroy(struct virt *v, const char *sandbox_id, struct err *e)
 {
     autoconnect virConnectPtr conn = NULL;

@@ -37,6 +37,10 @@ int virt_start(struct virt *v, const char *xml, struct err *e);
 int virt_exists(struct virt *v, const char *sandbox_id, bool *ret_paused, struct err *e);
 /* 1: paused by QEMU, as it could not write to the disk; 0: not, or no such domain. */
 int virt_stalled(struct virt *v, const char *sandbox_id, struct err *e);
+/* 1 and what the host sees of a guest that says nothing: whether it runs, and how much time of the
+ * host's processors it used, in ns; 0: no such domain. */
+int virt_effort(struct virt *v, const char *sandbox_id, bool *ret_running, uint64_t *ret_cpu_ns,
+                struct err *e);
 /* Cuts the power; a domain that is not there is success. */
 int virt_destroy(struct virt *v, const char *sandbox_id, struct err *e);
 /* Removes what the embedded driver keeps of a domain that is gone for good: QEMU's own log. Those

@@ -2,6 +2,7 @@
 """What configuration chooses: machine type, console, acceleration; and what is told about it."""
 import json
 import os
+import signal
 
 import pytest
 from conftest import Box, running, wait_until
@@ -129,3 +130,25 @@ def test_an_image_that_nobody_uses_can_be_removed():
         assert not [n for n in os.listdir(d.state + "/images") if digest.split(":")[-1] in n]
         r = d.sbx("create")
         assert r.returncode == 125 and "sandboxd image build" in r.stderr, r.stderr
+
+
+def test_a_guest_that_says_nothing_after_power_on_is_started_once_more():
+    with running(start_timeout_ms=60000) as d:
+        w = d.workspace()
+        with d.popen("create", "--name", "mute", "--workspace", w) as create:
+            # As soon as QEMU was let go, long before the kernel writes its first line.
+            wait_until(lambda: "step domain took" in d.log(), what="domain")
+            first = next(pid for pid, args in d.processes() if "qemu-system" in args)
+            os.kill(first, signal.SIGSTOP)
+            ident = d.get("/v1/sandboxes/mute")["id"]
+            assert os.path.getsize(f"{d.state}/sandboxes/{ident}/log/console.log") == 0
+            assert create.wait(120) == 0, create.stderr.read()
+        assert "the guest has said nothing since its power is on (it runs, " in d.log()
+        box = Box(d, "mute", w)
+        assert box.sh("echo began > /workspace/x; cat /workspace/x") == "began\n"
+        assert sum("qemu-system" in args for _, args in d.processes()) == 1
+        d.ok("stop", "mute")
+        assert "no orderly shutdown" not in d.log()
+        d.ok("start", "mute")
+        assert box.sh("cat /workspace/x") == "began\n"
+        d.ok("rm", "-f", "mute")
