@@ -9,6 +9,7 @@
 #include "tests/harness/test.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <sys/mount.h>
@@ -200,6 +201,101 @@ TEST(read_only_file_system)
     ASSERT_ERR(open_as(&root, dir, false, NULL, &e), e, ERR_WORKSPACE_DENIED);
     ASSERT_CONTAINS(e.msg, "read-only");
     ASSERT_OK(open_as(&user, dir, true, NULL, &e), e);
+}
+
+/* --- raced: somebody exchanges the directory and a link while it is opened --- */
+
+struct swapper {
+    const char *a, *b;
+    _Atomic bool stop;
+    _Atomic unsigned turns;
+};
+
+static void *swap(void *arg)
+{
+    struct swapper *s = arg;
+
+    while (!s->stop) {
+        ASSERT_SYS(renameat2(AT_FDCWD, s->a, AT_FDCWD, s->b, RENAME_EXCHANGE));
+        s->turns++;
+    }
+    return NULL;
+}
+
+/* Opens `path` 400 times while ws, the user's own, and a link change places: what is opened is
+ * always the directory `own`, and both ends are seen. */
+static void race(const char *path, const char *ws, const char *link, const char *forbidden,
+                 const struct stat *own)
+{
+    const char *const list[] = { forbidden, NULL };
+    struct swapper s = { .a = ws, .b = link };
+    unsigned opened = 0, refused = 0;
+    pthread_t thread;
+
+    ASSERT_EQ(pthread_create(&thread, NULL, swap, &s), 0);
+    for (int i = 0; i < 400 || ((opened == 0 || refused == 0) && i < 20000); i++) {
+        struct err e = ERR_INIT;
+        autofree char *real = NULL;
+        autoclose int fd = -1;
+        struct stat st;
+
+        if (workspace_open(&user, path, false, list, &fd, &real, &e) < 0) {
+            ASSERT_TRUE(e.code == ERR_WORKSPACE_DENIED || e.code == ERR_WORKSPACE_INVALID);
+            refused++;
+            continue;
+        }
+        ASSERT_SYS(fstat(fd, &st));
+        ASSERT_EQ(st.st_dev, own->st_dev);
+        ASSERT_EQ(st.st_ino, own->st_ino);
+        opened++;
+    }
+    s.stop = true;
+    ASSERT_EQ(pthread_join(thread, NULL), 0);
+    ASSERT_GT(s.turns, 0);
+    ASSERT_GT(opened, 0);
+    ASSERT_GT(refused, 0);
+}
+
+TEST(raced_with_a_link_to_what_is_forbidden)
+{
+    need_root();
+    const char *ws = make_dir("ws", USER, USER, 0700);
+    const char *state = make_dir("state", USER, USER, 0755);    /* rights alone would let it pass */
+    const char *link = test_path("link");
+    struct stat own;
+
+    ASSERT_SYS(stat(ws, &own));
+    ASSERT_SYS(symlink(state, link));
+    race(ws, ws, link, state, &own);
+}
+
+TEST(raced_with_a_link_to_what_is_another_users)
+{
+    need_root();
+    const char *ws = make_dir("ws", USER, USER, 0700);
+    const char *secret = make_dir("secret", OTHER, OTHER, 0700);
+    const char *link = test_path("link");
+    struct stat own;
+
+    ASSERT_SYS(stat(ws, &own));
+    ASSERT_SYS(symlink(secret, link));
+    race(ws, ws, link, NULL, &own);
+}
+
+/* The last component stays what it is; one in the middle leads away. */
+TEST(raced_in_the_middle_of_the_path)
+{
+    need_root();
+    const char *parent = make_dir("parent", USER, USER, 0755);
+    const char *state = make_dir("state", 0, 0, 0755);
+    const char *link = test_path("link");
+    const char *ws = make_dir("parent/sub", USER, USER, 0700);
+    make_dir("state/sub", USER, USER, 0755);
+    struct stat own;
+
+    ASSERT_SYS(stat(ws, &own));
+    ASSERT_SYS(symlink(state, link));
+    race(ws, parent, link, state, &own);
 }
 
 TEST(odd_names)
