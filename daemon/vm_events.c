@@ -75,10 +75,16 @@ void vm_job_domain_gone(void *ctx, const char *id, const char *detail)
     autotype(vmref) struct vm *vm = vms_get(v, id);
     bool paused;
 
-    /* Old news of a domain that has been started again since. */
-    if (!vm || virt_exists(v->virt, id, &paused, &e) == 1)
+    if (!vm)
         return;
+    bool old_news = virt_exists(v->virt, id, &paused, &e) == 1;     /* it was started again since */
     pthread_mutex_lock(&vm->lock);
+    if (old_news) {
+        /* If it was heard just before that start, the next stop would not wait for the guest. */
+        vm->domain_gone = false;
+        pthread_mutex_unlock(&vm->lock);
+        return;
+    }
     vm->domain_gone = true;
     if (detail[0])
         memcpy(vm->gone_detail, detail, strnlen(detail, sizeof(vm->gone_detail) - 1) + 1);
