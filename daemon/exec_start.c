@@ -8,6 +8,7 @@
 #include "common/io.h"
 #include "common/name.h"
 #include "daemon/exec_priv.h"
+#include "daemon/fault.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -179,18 +180,22 @@ static int start_listed(struct exec *x, struct agent *a, const uint8_t *buf, siz
                         int64_t deadline, struct err *e)
 {
     struct exec_table *t = x->table;
-    if (agent_wait_ready(a, deadline, e) < 0 || exec_open_rings(x, e) < 0 ||
+    if (agent_wait_ready(a, deadline, e) < 0 || fault_at(FAULT_EXEC_RINGS, e) < 0 ||
+        exec_open_rings(x, e) < 0 || fault_at(FAULT_EXEC_ROW, e) < 0 ||
         store_exec_insert(t->deps.store, &x->row, e) < 0) {
         forget(x, false);
         return -1;
     }
-    if (send_parts(a, x, buf, len, deadline, e) < 0) {
+    if (fault_at(FAULT_EXEC_SEND, e) < 0 || send_parts(a, x, buf, len, deadline, e) < 0) {
         abandon(x);
         forget(x, true);
         return -1;
     }
-    if (await_start(x, deadline, e) == 0)
+    fault_here(FAULT_EXEC_SENT);
+    if (await_start(x, deadline, e) == 0) {
+        fault_here(FAULT_EXEC_ANSWER);
         return 0;
+    }
     pthread_mutex_lock(&t->lock);
     bool none = x->failed.code != ERR_NONE || t->closed;
     bool stays = t->released; /* the next daemon finds it by its row */

@@ -8,6 +8,7 @@
 #include "common/auto.h"
 #include "common/io.h"
 #include "common/log.h"
+#include "daemon/fault.h"
 
 #include <nettle/sha2.h>
 #include <pthread.h>
@@ -180,8 +181,10 @@ static int run_entered(struct idem *i, struct call *c, route_fn handler, struct 
     }
     if (handler(c, e) < 0)
         return -1;
+    fault_here(FAULT_KEY_KEEP);
     if (c->reply.status >= 200 && c->reply.status < 300 && c->reply.body)
         keep(i, c, hash);
+    fault_here(FAULT_KEY_ANSWER);
     return 0;
 }
 

@@ -19,6 +19,7 @@
 #include "common/name.h"
 #include "common/proc.h"
 #include "common/sbuf.h"
+#include "daemon/fault.h"
 #include "daemon/image.h"
 #include "daemon/image_priv.h"
 
@@ -295,6 +296,8 @@ static int make_initrd(struct build *b, const char *modules_dir, struct err *e)
     step(b, "packing the initramfs");
     if (!path)
         return err_nomem(e);
+    if (fault_at(FAULT_IMAGE_INITRD, e) < 0)
+        return -1;
     return image_initrd_write(path, b->opts->agent, modules_dir, &b->modules, e);
 }
 
@@ -436,7 +439,8 @@ static int register_image(struct build *b, char **ret_digest, struct err *e)
     char hex[IMAGE_HEX];
 
     step(b, "computing the digest");
-    if (add_part(b, "kernel", &all, &row.size, e) < 0 ||
+    if (fault_at(FAULT_IMAGE_DIGEST, e) < 0 ||
+        add_part(b, "kernel", &all, &row.size, e) < 0 ||
         add_part(b, "initrd", &all, &row.size, e) < 0 ||
         add_part(b, "root.img", &all, &row.size, e) < 0)
         return -1;
@@ -446,8 +450,10 @@ static int register_image(struct build *b, char **ret_digest, struct err *e)
     if (copy(&row.name, b->opts->name, e) < 0 || copy(&row.variant, b->opts->variant, e) < 0 ||
         copy(&row.os, b->os, e) < 0 || copy(&row.kernel, b->kernel_release, e) < 0 ||
         sbuf_take(&recipe, &row.recipe, e) < 0 || write_json(b, &row, e) < 0 ||
-        place(b, hex, e) < 0 || store_image_insert(b->store, &row, e) < 0)
+        fault_at(FAULT_IMAGE_PLACE, e) < 0 || place(b, hex, e) < 0 ||
+        fault_at(FAULT_IMAGE_ROW, e) < 0 || store_image_insert(b->store, &row, e) < 0)
         return -1;
+    fault_here(FAULT_IMAGE_ANSWER);
     return copy(ret_digest, row.digest, e);
 }
 
@@ -590,13 +596,13 @@ int image_build(struct store *st, const char *state_dir, const struct image_buil
     if (!name_valid(opts->name) || !name_valid(opts->variant))
         return err_set(e, ERR_INVALID, "'%s' cannot be the name of an image", opts->name);
     if (load_recipe(&b, e) < 0 || begin(&b, e) < 0 || store_image_list(st, &r.row, &r.n, e) < 0 ||
-        sweep(&b, &r, e) < 0)
+        fault_at(FAULT_IMAGE_SWEEP, e) < 0 || sweep(&b, &r, e) < 0)
         return -1;
     const struct image_row *current = opts->if_missing ? same_base(&b, &r, true) : NULL;
     if (current)
         return copy(ret_digest, current->digest, e);
     const struct image_row *base = opts->if_missing ? same_base(&b, &r, false) : NULL;
-    if (make_work(&b, e) < 0 || (base ? build_on(&b, base, e) : build_new(&b, e)) < 0)
+    if (make_work(&b, e) < 0 || fault_at(FAULT_IMAGE_BASE, e) < 0 || (base ? build_on(&b, base, e) : build_new(&b, e)) < 0)
         return -1;
     return register_image(&b, ret_digest, e);
 }

@@ -19,6 +19,7 @@
 #include "common/io.h"
 #include "common/log.h"
 #include "common/name.h"
+#include "daemon/fault.h"
 #include "daemon/strays.h"
 #include "daemon/vm_priv.h"
 
@@ -291,13 +292,14 @@ int vms_reconcile(struct vms *v, struct err *e)
 {
     size_t n = 0, given_up = 0;
 
-    if (read_mark(v, e) < 0 || load_rows(v, e) < 0 || drop_foreign_domains(v, e) < 0 ||
+    if (read_mark(v, e) < 0 || load_rows(v, e) < 0 || fault_at(FAULT_REPAIR_DOMAINS, e) < 0 ||
+        drop_foreign_domains(v, e) < 0 || fault_at(FAULT_REPAIR_QEMUS, e) < 0 ||
         end_strays(v, end_stray_qemu, e) < 0)
         return err_wrap(e, "reconcile");
     struct vm **list = vms_snapshot(v, &n);
     for (size_t i = 0; i < n; i++) {        /* one broken sandbox must not keep the others away */
         struct err one = ERR_INIT;
-        if (settle(list[i], &one) < 0) {
+        if (fault_at(FAULT_REPAIR_ONE, &one) < 0 || settle(list[i], &one) < 0) {
             give_up(list[i], &one);
             given_up++;
         }
@@ -306,11 +308,13 @@ int vms_reconcile(struct vms *v, struct err *e)
             log_err(LOG_CTX(.sandbox = list[i]->id, .error = &one), "cannot count a sandbox");
     }
     vms_snapshot_done(list, n);
-    if (egress_settle(v->egress, e) < 0 ||
-        end_strays(v, end_stray_share, e) < 0 ||
+    if (fault_at(FAULT_REPAIR_NETWORK, e) < 0 || egress_settle(v->egress, e) < 0 ||
+        fault_at(FAULT_REPAIR_SHARES, e) < 0 || end_strays(v, end_stray_share, e) < 0 ||
+        fault_at(FAULT_REPAIR_FILES, e) < 0 ||
         drop_foreign_files(v, v->state_dir, drop_state, e) < 0 ||
         drop_foreign_files(v, v->runtime_dir, drop_runtime, e) < 0 ||
         (v->copied && !given_up && store_choice_put(v->store, STORE_COPIED, "", e) < 0))
         return err_wrap(e, "reconcile");
+    fault_here(FAULT_REPAIR_DONE);
     return 0;
 }

@@ -20,6 +20,7 @@
 #include "common/log.h"
 #include "common/parse.h"
 #include "common/proc.h"
+#include "daemon/fault.h"
 #include "daemon/logfile.h"
 #include "daemon/vm_priv.h"
 
@@ -137,6 +138,10 @@ int vm_files_disk(struct vm *vm, const char *base, struct err *e)
     if (proc_run(argv, deadline_in(DEADLINE_CHILD), 0, NULL, e) < 0) {
         unlink(sbuf_str(&making));
         return err_wrap(e, "cannot make the disk");
+    }
+    if (fault_at(FAULT_START_DISK, e) < 0) {
+        unlink(sbuf_str(&making));
+        return -1;
     }
     if (chown(sbuf_str(&making), vm_qemu_uid(vm), vm_qemu_gid(vm)) < 0 ||
         chmod(sbuf_str(&making), 0600) < 0 || rename(sbuf_str(&making), disk) < 0) {

@@ -16,6 +16,7 @@
 #include "common/io.h"
 #include "common/log.h"
 #include "common/sbuf.h"
+#include "daemon/fault.h"
 #include "daemon/vm_priv.h"
 
 #include <fcntl.h>
@@ -171,7 +172,8 @@ static int step_share(struct start *s, struct err *e)
     vm->share_gone = false;
     pthread_mutex_unlock(&vm->lock);
     /* The row knows the process before QEMU does, so a crash here leaves none behind. */
-    if (vm_store_row(vm, e) < 0 || vm_watch_share(vm, e) < 0) {
+    if (fault_at(FAULT_START_SHARE_ROW, e) < 0 || vm_store_row(vm, e) < 0 ||
+        vm_watch_share(vm, e) < 0) {
         vm_close_guest(vm);
         return -1;
     }
@@ -378,6 +380,7 @@ static int step_guest(struct start *s, struct err *e)
 
     if (vm_open_guest(s->vm, e) < 0)
         return -1;
+    fault_here(FAULT_START_BOOT);
     if (agent_wait_ready(s->vm->agent, deadline < s->deadline ? deadline : s->deadline, e) == 0)
         return 0;
     why_no_guest(s, e);
@@ -389,15 +392,16 @@ static const struct step {
     const char *name;
     int (*run)(struct start *s, struct err *e);
     void (*undo)(struct start *s);
+    enum fault_point before, before_undo;
 } steps[] = {
-    { "image", step_image, NULL },
-    { "accel", step_accel, NULL },
-    { "workspace", step_workspace, NULL },
-    { "files", step_files, undo_files },
-    { "network", step_network, undo_network },
-    { "share", step_share, undo_share },
-    { "domain", step_domain, undo_domain },
-    { "guest", step_guest, NULL },
+    { "image", step_image, NULL, FAULT_START_IMAGE, FAULT_MAX },
+    { "accel", step_accel, NULL, FAULT_START_ACCEL, FAULT_MAX },
+    { "workspace", step_workspace, NULL, FAULT_START_WORKSPACE, FAULT_MAX },
+    { "files", step_files, undo_files, FAULT_START_FILES, FAULT_UNDO_FILES },
+    { "network", step_network, undo_network, FAULT_START_NETWORK, FAULT_UNDO_NETWORK },
+    { "share", step_share, undo_share, FAULT_START_SHARE, FAULT_UNDO_SHARE },
+    { "domain", step_domain, undo_domain, FAULT_START_DOMAIN, FAULT_UNDO_DOMAIN },
+    { "guest", step_guest, NULL, FAULT_START_GUEST, FAULT_MAX },
 };
 
 static bool cancelled(struct vm *vm)
@@ -418,15 +422,17 @@ static int run_steps(struct start *s, struct err *e)
         if (cancelled(s->vm))
             r = why_no_guest(s, e);
         else
-            r = steps[i].run(s, e);
+            r = fault_at(steps[i].before, e) < 0 ? -1 : steps[i].run(s, e);
         if (r < 0)
             break;
         log_debug(LOG_CTX(.sandbox = s->vm->id), "step %s took %lld ms", steps[i].name,
                   (long long)(now_mono_ms() - began));
     }
     while (r < 0 && i-- > 0) {
-        if (steps[i].undo)
-            steps[i].undo(s);
+        if (!steps[i].undo)
+            continue;
+        fault_here(steps[i].before_undo);
+        steps[i].undo(s);
     }
     return r;
 }
@@ -460,8 +466,10 @@ int vm_start_steps(struct vm *vm, int workspace_fd, struct err *e)
     pthread_mutex_unlock(&vm->lock);
     static const char started[] = "sandbox is running";
     vm_log_line(vm, started, sizeof(started) - 1);
-    if (vm_store_row(vm, e) == 0)
+    if (fault_at(FAULT_START_ROW, e) == 0 && vm_store_row(vm, e) == 0) {
+        fault_here(FAULT_START_ANSWER);
         return 0;
+    }
     struct err ignored = ERR_INIT;
     vm_stop_guest(vm, 0, &ignored);
     pthread_mutex_lock(&vm->lock);
