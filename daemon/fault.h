@@ -88,6 +88,7 @@
     X(FAULT_POLICY_FLOWS,  "policy.flows",    "the new rules are in force, old connections go on") \
     X(FAULT_POLICY_ANSWER, "policy.answer",   "connections are cut, nobody was told")             \
     X(FAULT_POLICY_UNDO,   "policy.undo",     "the kernel refused the new rules, they are stored") \
+    X(FAULT_KEY_BEGIN,     "key.begin",       "its Idempotency-Key knows the id to come")         \
     X(FAULT_KEY_KEEP,      "key.keep",        "a request is done, its answer is not kept")        \
     X(FAULT_KEY_ANSWER,    "key.answer",      "its answer is kept for its Idempotency-Key")       \
     X(FAULT_AUDIT_WRITE,   "audit.write",     "a record is to be written")                        \

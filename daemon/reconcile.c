@@ -33,7 +33,7 @@ static const char lost_reason[] = "its disk is gone";
 
 static int stop_row(struct vm *vm, const char *reason, struct err *e)
 {
-    if (vm_stop_guest(vm, 0, e) < 0)
+    if (vm_stop_guest(vm, 0, e) < 0 || vm_files_drop_half(vm->vms, vm->id, e) < 0)
         return -1;
     if (vm->row.state != VM_STOPPED) {
         vm->row.stopped_at = now_real_us();

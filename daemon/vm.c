@@ -505,14 +505,18 @@ static int check_env(const struct strv *env, struct err *e)
 }
 
 static int fill_row(struct vms *v, const struct caller *c, const struct api_create_req *req,
-                    struct vm_row *r, struct err *e)
+                    const char *id, struct vm_row *r, struct err *e)
 {
     const struct config *cf = v->config;
     char name[LIMIT_NAME + 1];
 
     if (check_env(&req->env, e) < 0 || (!req->name && name_new(name, e) < 0))
         return -1;
-    if (id_new(r->id, e) < 0 || dup_into(&r->name, req->name ? req->name : name, e) < 0 ||
+    if (id[0])
+        memcpy(r->id, id, sizeof(r->id));
+    else if (id_new(r->id, e) < 0)
+        return -1;
+    if (dup_into(&r->name, req->name ? req->name : name, e) < 0 ||
         groups_text(&c->id, &r->groups, e) < 0 ||
         dup_into(&r->image_name, req->image ? req->image : cf->default_image, e) < 0 ||
         dup_into(&r->machine, machine_name(v->machine), e) < 0 ||
@@ -589,7 +593,7 @@ static int insert_row(struct vms *v, const struct api_create_req *req, struct vm
 }
 
 int vms_create(struct vms *v, const struct caller *c, const struct api_create_req *req,
-               struct api_sandbox *ret, struct err *e)
+               const char *wanted_id, struct api_sandbox *ret, struct err *e)
 {
     __attribute__((cleanup(row_cleanup))) struct vm_row row = { 0 };
     __attribute__((cleanup(image_paths_done))) struct image_paths image = { 0 };
@@ -598,7 +602,7 @@ int vms_create(struct vms *v, const struct caller *c, const struct api_create_re
     autoruleset struct ruleset rules = RULESET_INIT;
     autoclose int workspace = -1;
 
-    if (fill_row(v, c, req, &row, e) < 0 ||
+    if (fill_row(v, c, req, wanted_id, &row, e) < 0 ||
         image_resolve(v->store, v->view, row.image_name, &image, e) < 0 ||
         dup_into(&row.image_digest, image.digest, e) < 0 || check_resources(&row, &image, e) < 0 ||
         egress_request(v->egress, c->id.uid, req, &rules, e) < 0 ||
