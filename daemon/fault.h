@@ -103,7 +103,7 @@
     X(FAULT_IMAGE_PLACE,   "image.place",     "its digest is known")                              \
     X(FAULT_IMAGE_ROW,     "image.row",       "it is in its place, without a row")                \
     X(FAULT_IMAGE_ANSWER,  "image.answer",    "its row is there")                                 \
-    X(FAULT_IMAGE_RM,      "image.rm",        "the row of an image is gone, its files are not")   \
+    X(FAULT_IMAGE_FILES,   "image.files",     "the row of an image is gone, its files are not")   \
     X(FAULT_IMAGE_GONE,    "image.gone",      "its directory has the name of what is removed")    \
     X(FAULT_BACKUP_COPY,   "backup.copy",     "a file for the copy is made")                      \
     X(FAULT_BACKUP_MARK,   "backup.mark",     "it is copied, not checked")                        \

@@ -171,7 +171,7 @@ int image_remove(struct store *st, const char *state_dir, const char *ref, struc
      * in between leaves a directory without a row, which the next build removes. */
     if (store_image_delete(st, row->digest, e) < 0)
         return err_wrap(e, "image '%s'", ref);
-    fault_here(FAULT_IMAGE_RM);
+    fault_here(FAULT_IMAGE_FILES);
     if (asprintf(&dir, "%s/images", state_dir) < 0)
         return err_nomem(e);
     autoclose int fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);

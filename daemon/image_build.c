@@ -541,20 +541,20 @@ static int begin(struct build *b, struct err *e)
                ? 0 : err_sys(e, ERR_INTERNAL, errno, "cannot lock %s", lock);
 }
 
-/* What builds and removals left that were cut off, and directories that no row names. Under the
- * lock, so nobody else's. */
-static int sweep(const struct build *b, const struct rows *r, struct err *e)
+/* What builds and removals left that were cut off, and, given rows, directories that none of them
+ * names. Under the lock, so nobody else's. */
+static int sweep(const char *images, const struct rows *r, struct err *e)
 {
-    DIR *d = opendir(b->images);
+    DIR *d = opendir(images);
     struct dirent *de;
     int rc = 0;
 
     if (!d)
-        return err_sys(e, ERR_INTERNAL, errno, "cannot read %s", b->images);
+        return err_sys(e, ERR_INTERNAL, errno, "cannot read %s", images);
     while (rc == 0 && (de = readdir(d))) {
         bool left = strncmp(de->d_name, ".build-", 7) == 0 ||
                     strncmp(de->d_name, ".gone-", 6) == 0;
-        if (strlen(de->d_name) == IMAGE_HEX - 1 &&
+        if (r && strlen(de->d_name) == IMAGE_HEX - 1 &&
             strspn(de->d_name, "0123456789abcdef") == IMAGE_HEX - 1) {
             left = true;
             for (size_t i = 0; i < r->n && left; i++)
@@ -565,6 +565,21 @@ static int sweep(const struct build *b, const struct rows *r, struct err *e)
     }
     closedir(d);
     return rc;
+}
+
+int image_tidy(const char *state_dir, struct err *e)
+{
+    autofree char *images = join(state_dir, "images");
+    autofree char *path = images ? join(images, ".lock") : NULL;
+
+    if (!path)
+        return err_nomem(e);
+    autoclose int lock = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (lock < 0)       /* nothing was ever built */
+        return errno == ENOENT ? 0 : err_sys(e, ERR_INTERNAL, errno, "cannot open %s", path);
+    if (flock(lock, LOCK_EX | LOCK_NB) < 0)
+        return errno == EWOULDBLOCK ? 0 : err_sys(e, ERR_INTERNAL, errno, "cannot lock %s", path);
+    return sweep(images, NULL, e);
 }
 
 static int make_work(struct build *b, struct err *e)
@@ -596,7 +611,7 @@ int image_build(struct store *st, const char *state_dir, const struct image_buil
     if (!name_valid(opts->name) || !name_valid(opts->variant))
         return err_set(e, ERR_INVALID, "'%s' cannot be the name of an image", opts->name);
     if (load_recipe(&b, e) < 0 || begin(&b, e) < 0 || store_image_list(st, &r.row, &r.n, e) < 0 ||
-        fault_at(FAULT_IMAGE_SWEEP, e) < 0 || sweep(&b, &r, e) < 0)
+        fault_at(FAULT_IMAGE_SWEEP, e) < 0 || sweep(b.images, &r, e) < 0)
         return -1;
     const struct image_row *current = opts->if_missing ? same_base(&b, &r, true) : NULL;
     if (current)

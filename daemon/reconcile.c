@@ -288,6 +288,15 @@ static int read_mark(struct vms *v, struct err *e)
     return 0;
 }
 
+/* Rubbish in the images' directory is in nobody's way. */
+static void tidy_images(const struct vms *v)
+{
+    struct err e = ERR_INIT;
+
+    if (image_tidy(v->config->state_dir, &e) < 0)
+        log_warn(LOG_CTX(.error = &e), "what is left of image builds stays for now, ignoring");
+}
+
 int vms_reconcile(struct vms *v, struct err *e)
 {
     size_t n = 0, given_up = 0;
@@ -315,6 +324,7 @@ int vms_reconcile(struct vms *v, struct err *e)
         drop_foreign_files(v, v->runtime_dir, drop_runtime, e) < 0 ||
         (v->copied && !given_up && store_choice_put(v->store, STORE_COPIED, "", e) < 0))
         return err_wrap(e, "reconcile");
+    tidy_images(v);
     fault_here(FAULT_REPAIR_DONE);
     return 0;
 }

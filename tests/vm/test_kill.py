@@ -60,7 +60,7 @@ class Bystander:
         d.ok("create", "--name", "by", "--workspace", d.workspace(), "--allow", "198.51.100.9")
         self.id = d.get("/v1/sandboxes/by")["id"]
         self.exec = d.ok("exec", "-d", "by", "--", "sh", "-c",
-                         "i=0; while :; do echo $i; i=$((i+1)); sleep 0.1; done").strip()
+                         "i=0; while :; do echo $i; i=$((i+1)); sleep 0.2; done").strip()
         self.pids = self.processes()
         self.goes_on()
 
@@ -412,7 +412,7 @@ class Command(Operation):
 
 
 class Build(Command):
-    points = [p for p in under("image") if p not in ("image.rm", "image.gone")]
+    points = [p for p in under("image") if p not in ("image.files", "image.gone")]
 
     def before(self):
         self.agent = self.d.dir + "/agent"
@@ -428,11 +428,11 @@ class Build(Command):
 
     def became(self):
         named = [i for i in self.d.get("/v1/images")["images"] if i.get("name") == "other"]
-        left = glob.glob(self.d.state + "/images/.build-*") + glob.glob(self.d.state + "/images/.gone-*")
-        left += [p for p in glob.glob(self.d.state + "/images/" + "?" * 64)
+        assert not glob.glob(self.d.state + "/images/.build-*") + glob.glob(self.d.state + "/images/.gone-*")
+        left = [p for p in glob.glob(self.d.state + "/images/" + "?" * 64)
                  if not self.d.rows(f"SELECT 1 FROM image WHERE digest = 'sha256:{os.path.basename(p)}'")]
         assert not (named and left)
-        return "there" if named else "gone; the next build removes what is left" if left else "gone"
+        return "there" if named else "gone; the next build removes its directory" if left else "gone"
 
     def retried(self):
         r = self.do()
@@ -443,7 +443,7 @@ class Build(Command):
 
 
 class RemoveImage(Build):
-    points = ["image.rm", "image.gone"]
+    points = ["image.files", "image.gone"]
 
     def before(self):
         super().before()
