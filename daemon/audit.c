@@ -14,6 +14,7 @@
 #include "common/auto.h"
 #include "common/io.h"
 #include "common/log.h"
+#include "daemon/fault.h"
 
 #include <assert.h>
 #include <fcntl.h>
@@ -76,7 +77,7 @@ static int write_line(struct audit *a, const char *text, size_t len, struct err 
     if (a->ragged && cut_back(a) < 0)
         return err_sys(e, ERR_UNAVAILABLE, errno, "the audit log cannot be cut");
     while (done < len) {
-        ssize_t n = write(a->fd, text + done, len - done);
+        ssize_t n = write(a->fd, text + done, fault_part(FAULT_AUDIT_TORN, len - done));
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0) {
@@ -86,6 +87,10 @@ static int write_line(struct audit *a, const char *text, size_t len, struct err 
             return err_sys(e, ERR_UNAVAILABLE, why, "the audit log cannot be written");
         }
         done += (size_t)n;
+        if (fault_at(FAULT_AUDIT_TORN, e) < 0) {
+            cut_back(a);
+            return -1;
+        }
     }
     a->size += len;
     a->dirty = true;
@@ -109,8 +114,9 @@ static int append(struct audit *a, struct api_audit_record *r, struct err *e)
     sbuf_chr(&line, '\n');
     if (line.failed)
         return err_set(e, ERR_INTERNAL, "a record of the audit log is too long");
-    if (write_line(a, sbuf_str(&line), line.len, e) < 0)
+    if (fault_at(FAULT_AUDIT_WRITE, e) < 0 || write_line(a, sbuf_str(&line), line.len, e) < 0)
         return -1;
+    fault_here(FAULT_AUDIT_SYNC);
     digest_hex(sbuf_str(&line), line.len, a->hash);
     a->seq = r->seq;
     if (a->first[0] == 0)
@@ -167,6 +173,8 @@ static int rename_all(struct audit *a, struct err *e)
         if (n == 0)
             break;
     }
+    if (fault_at(FAULT_AUDIT_RENAME, e) < 0)
+        return -1;
     if (renameat(a->dir_fd, NEW, a->dir_fd, audit_name(0, to)) < 0)
         return err_sys(e, ERR_UNAVAILABLE, errno, "cannot rename %s", NEW);
     (void)fsync(a->dir_fd);
@@ -204,7 +212,7 @@ static int rotate(struct audit *a, struct err *e)
         return err_sys(e, ERR_UNAVAILABLE, errno, "the audit log cannot be written");
     if (begin_new(a, &next, e) < 0)
         return -1;
-    if (rename_all(a, e) < 0) {
+    if (fault_at(FAULT_AUDIT_ROTATE, e) < 0 || rename_all(a, e) < 0) {
         /* whatever was renamed: this file is the one that is written to, under any name */
         fd_close(next.fd);
         unlinkat(a->dir_fd, NEW, 0);

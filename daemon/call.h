@@ -85,6 +85,8 @@ struct call {
     const char *param[2];               /* borrowed from target: what stood for {…} */
     struct vm *vm;                      /* ref: the sandbox of a ROLE_OWNER route */
     void *body;                         /* owned: struct of the route's table */
+    char object[LIMIT_ID + 1];          /* id for what it makes, by idem.c; "" make one up */
+    bool again;                         /* it was begun before: look whether object is there */
     struct audit_note *note;            /* owned: what the audit log will say; NULL none */
 
     struct reply reply;

@@ -7,6 +7,7 @@
 #include "common/io.h"
 #include "common/log.h"
 #include "common/sbuf.h"
+#include "daemon/fault.h"
 #include "daemon/firewalls.h"
 #include "daemon/flows.h"
 #include "daemon/guard.h"
@@ -440,11 +441,11 @@ static int put_up(struct egress *g, struct box *b, uid_t qemu, struct err *e)
     if (filter_remove(g->filter, b->id, &b->link, e) < 0 ||
         flows_cut(b->link.address, NULL, NULL, &n, e) < 0 || link_create(&b->link, qemu, e) < 0)
         return -1;
-    if (filter_add(g->filter, &fb, e) < 0) {
+    if (fault_at(FAULT_START_TAP, e) < 0 || filter_add(g->filter, &fb, e) < 0) {
         link_delete(b->link.name, &ignored);
         return -1;
     }
-    if (link_up(&b->link, e) == 0)
+    if (fault_at(FAULT_START_LINK, e) == 0 && link_up(&b->link, e) == 0)
         return 0;
     link_delete(b->link.name, &ignored);
     filter_remove(g->filter, b->id, &b->link, &ignored);
@@ -497,6 +498,7 @@ int egress_detach(struct egress *g, const char *id, uint32_t slot, struct err *e
     struct box *b = g->boxes[slot];
     int r = link_delete(l.name, e);
     if (r == 0) {
+        fault_here(FAULT_STOP_RULES);
         if (b)
             log_done(g, b);
         g->boxes[slot] = NULL;

@@ -12,6 +12,7 @@
 #include "common/log.h"
 #include "common/name.h"
 #include "common/sbuf.h"
+#include "daemon/fault.h"
 #include "daemon/peer.h"
 #include "daemon/presets.h"
 
@@ -93,22 +94,26 @@ static int put_in_force(struct egress *g, const char *id, uid_t uid, struct rule
     int r = 0;
 
     if (check_ceiling(g, s, e) < 0 || rules_compile(g, s, &c, e) < 0 ||
-        ruleset_store(s, g->store, id, e) < 0)
+        fault_at(FAULT_POLICY_STORE, e) < 0 || ruleset_store(s, g->store, id, e) < 0)
         return -1;
     pthread_mutex_lock(&g->lock);
     repair_if_dirty(g);
     struct box *b = box_find(g, id);
     if (b)
-        r = box_replace(g, b, s, &c, e);
+        r = fault_at(FAULT_POLICY_FILTER, e) < 0 ? -1 : box_replace(g, b, s, &c, e);
     g->dirty |= r < 0 && e->sys == ENOENT;      /* our sets were taken away, and nobody said so */
     if (b && r == 0) {
+        fault_here(FAULT_POLICY_FLOWS);
         box_cut_flows(g, b);
         b->cut_again = true;
         tell_change(g, b, uid, what);
     }
     pthread_mutex_unlock(&g->lock);
-    if (r == 0)
+    if (r == 0) {
+        fault_here(FAULT_POLICY_ANSWER);
         return 0;
+    }
+    fault_here(FAULT_POLICY_UNDO);
     if (ruleset_store(before, g->store, id, &ignored) < 0)
         log_err(LOG_CTX(.sandbox = id, .error = &ignored),
                 "the old rules cannot be written back; the next start has the new ones");

@@ -78,9 +78,10 @@ uint32_t exec_table_running(struct exec_table *t);
 
 /* Starts and waits for the guest's answer by deadline. Of a command longer than EXEC_COMMAND_KEPT
  * only the beginning is kept to be shown, with "..." after it. ERR_COMMAND_NOT_FOUND,
- * ERR_COMMAND_NOT_EXEC, ERR_INVALID (workdir, user), ERR_QUOTA, ERR_GUEST, ERR_TIMEOUT. */
-int exec_start(struct exec_table *t, const struct api_exec_req *req, int64_t deadline,
-               struct exec **ret, struct err *e);
+ * ERR_COMMAND_NOT_EXEC, ERR_INVALID (workdir, user), ERR_QUOTA, ERR_GUEST, ERR_TIMEOUT. id: of no
+ * exec yet; "" one is made up. */
+int exec_start(struct exec_table *t, const char *id, const struct api_exec_req *req,
+               int64_t deadline, struct exec **ret, struct err *e);
 /* By id or unique prefix; a reference. */
 int exec_find(struct exec_table *t, const char *ref, struct exec **ret, struct err *e);
 void exec_unref(struct exec *x);

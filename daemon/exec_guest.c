@@ -12,6 +12,7 @@
 #include "common/auto.h"
 #include "common/io.h"
 #include "daemon/exec_priv.h"
+#include "daemon/fault.h"
 #include <string.h>
 
 static void complain(struct exec_table *t, const struct exec *x, const char *what)
@@ -116,7 +117,10 @@ static bool take_data(struct exec *x, struct wire_in *w, uint8_t fd)
     exec_hold(x);
     pthread_mutex_unlock(&t->lock);
     struct err e = ERR_INIT;
-    int rc = ring_write(o->ring, offset, w->p, len, &e);
+    int rc = fault_at(FAULT_EXEC_OUTPUT, &e) < 0
+                 ? -1 : ring_write(o->ring, offset, w->p, len, &e);
+    if (rc == 0)
+        fault_here(FAULT_EXEC_CREDIT);
     pthread_mutex_lock(&t->lock);
     if (rc < 0) {
         if (log_rate_ok(&t->rate, 5, 60000))

@@ -8,6 +8,7 @@
 #include "common/io.h"
 #include "common/name.h"
 #include "daemon/exec_priv.h"
+#include "daemon/fault.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -60,10 +61,14 @@ static int keep_command(struct strv *dst, const struct strv *command, struct err
     return 0;
 }
 
-static int fill_row(struct exec *x, const struct api_exec_req *req, struct err *e)
+static int fill_row(struct exec *x, const char *id, const struct api_exec_req *req, struct err *e)
 {
     struct exec_row *r = &x->row;
-    if (id_new(r->id, e) < 0 || keep_command(&r->command, &req->command, e) < 0)
+    if (id[0])
+        memcpy(r->id, id, sizeof(r->id));
+    else if (id_new(r->id, e) < 0)
+        return -1;
+    if (keep_command(&r->command, &req->command, e) < 0)
         return -1;
     memcpy(r->vm, x->table->sandbox, sizeof(r->vm));
     if (req->user && !(r->user = strdup(req->user)))
@@ -179,18 +184,22 @@ static int start_listed(struct exec *x, struct agent *a, const uint8_t *buf, siz
                         int64_t deadline, struct err *e)
 {
     struct exec_table *t = x->table;
-    if (agent_wait_ready(a, deadline, e) < 0 || exec_open_rings(x, e) < 0 ||
+    if (agent_wait_ready(a, deadline, e) < 0 || fault_at(FAULT_EXEC_RINGS, e) < 0 ||
+        exec_open_rings(x, e) < 0 || fault_at(FAULT_EXEC_ROW, e) < 0 ||
         store_exec_insert(t->deps.store, &x->row, e) < 0) {
         forget(x, false);
         return -1;
     }
-    if (send_parts(a, x, buf, len, deadline, e) < 0) {
+    if (fault_at(FAULT_EXEC_SEND, e) < 0 || send_parts(a, x, buf, len, deadline, e) < 0) {
         abandon(x);
         forget(x, true);
         return -1;
     }
-    if (await_start(x, deadline, e) == 0)
+    fault_here(FAULT_EXEC_SENT);
+    if (await_start(x, deadline, e) == 0) {
+        fault_here(FAULT_EXEC_ANSWER);
         return 0;
+    }
     pthread_mutex_lock(&t->lock);
     bool none = x->failed.code != ERR_NONE || t->closed;
     bool stays = t->released; /* the next daemon finds it by its row */
@@ -202,8 +211,8 @@ static int start_listed(struct exec *x, struct agent *a, const uint8_t *buf, siz
     return -1;
 }
 
-int exec_start(struct exec_table *t, const struct api_exec_req *req, int64_t deadline,
-               struct exec **ret, struct err *e)
+int exec_start(struct exec_table *t, const char *id, const struct api_exec_req *req,
+               int64_t deadline, struct exec **ret, struct err *e)
 {
     autofree uint8_t *buf = NULL;
     size_t len = 0;
@@ -213,7 +222,7 @@ int exec_start(struct exec_table *t, const struct api_exec_req *req, int64_t dea
     if (!x)
         return -1;
     struct agent *a = NULL;
-    int rc = fill_row(x, req, e);
+    int rc = fill_row(x, id, req, e);
     if (rc == 0)
         rc = quota_take(t->deps.quota, &t->deps.owner, &exec_use, &x->charge, e);
     if (rc == 0)

@@ -8,6 +8,7 @@
 #include "common/io.h"
 #include "common/name.h"
 #include "daemon/exec_priv.h"
+#include "daemon/fault.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -234,10 +235,13 @@ static void store_job(void *ctx, const char *id, const char *detail)
     t->posted = false; /* what becomes dirty from here on is posted again */
     pthread_mutex_unlock(&t->lock);
     while (!failed && (x = next_dirty(t, &row, &version))) {
-        failed = store_exec_update(t->deps.store, &row, &e) < 0;
+        failed = (row.state && fault_at(FAULT_EXEC_EXIT, &e) < 0) ||
+                 store_exec_update(t->deps.store, &row, &e) < 0;
         if (failed) {
             store_failed(t, x, &e);
         } else {
+            if (row.state)
+                fault_here(FAULT_EXEC_FORGET);
             pthread_mutex_lock(&t->lock);
             if (x->version == version)
                 x->dirty = false;
@@ -255,6 +259,7 @@ static void store_job(void *ctx, const char *id, const char *detail)
                      "cannot remove the row of an old command, ignoring");
             failed = true;
         }
+        fault_here(FAULT_EXEC_OLD);
         exec_remove_rings(t, x->row.id);
         exec_drop(x);
     }

@@ -27,6 +27,7 @@ enum thing_kind {
     TH_TAP_CHAIN,       /* of the packet filter, at the tap; id as of the tap */
     TH_STATE,           /* directory below state_dir */
     TH_DISK,
+    TH_HALF_DISK,       /* under the name of one that is being made */
     TH_RUNTIME,         /* directory below runtime_dir */
     TH_RING,            /* output of a command; name: the exec */
     TH_KEPT,            /* in lost+found; name: the directory */

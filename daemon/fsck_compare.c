@@ -134,6 +134,8 @@ static const struct {
                    NEED_NEVER, "", "" },
     [TH_DISK] = { "disk", "a disk", "kept aside in lost+found", true,
                   NEED_DISK, "its disk is gone", "it is marked as failed" },
+    [TH_HALF_DISK] = { "halfdisk", "a disk whose making was cut off", "removed", false,
+                       NEED_NEVER, "", "" },
     [TH_RUNTIME] = { "runtime", "a directory below runtime_dir", "removed", false,
                      NEED_RUNNING, "its directory below runtime_dir is gone", stopped },
     [TH_RING] = { NULL },

@@ -121,7 +121,7 @@ static int look_at_sandboxes(struct world *w, const char *base, bool runtime, st
     if (open_list(sbuf_str(&dir), &d, e) < 0)
         return -1;
     while (d && (de = readdir(d))) {
-        autosbuf struct sbuf disk = SBUF(LIMIT_PATH);
+        autosbuf struct sbuf disk = SBUF(LIMIT_PATH), half = SBUF(LIMIT_PATH);
         if (!id_valid(de->d_name))
             continue;
         world_add(w, runtime ? TH_RUNTIME : TH_STATE, de->d_name);
@@ -130,6 +130,9 @@ static int look_at_sandboxes(struct world *w, const char *base, bool runtime, st
         sbuf_fmt(&disk, "%s/vm/disk.qcow2", de->d_name);
         if (!runtime && faccessat(dirfd(d), sbuf_str(&disk), F_OK, AT_SYMLINK_NOFOLLOW) == 0)
             world_add(w, TH_DISK, de->d_name);
+        sbuf_fmt(&half, "%s/disk.tmp", de->d_name);
+        if (!runtime && faccessat(dirfd(d), sbuf_str(&half), F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+            world_add(w, TH_HALF_DISK, de->d_name);
     }
     return 0;
 }

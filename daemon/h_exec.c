@@ -50,9 +50,18 @@ int h_exec_create(struct call *c, struct err *e)
     autotype(execs) struct exec_table *t = NULL;
     autotype(exec) struct exec *x = NULL;
 
-    if (vm_check_awake(c->vm, e) < 0 || vm_execs(c->vm, &t, e) < 0 ||
-        exec_start(t, c->body, deadline_in(DEADLINE_GUEST_REPLY), &x, e) < 0 ||
-        reply_header(c, "Location", e, "/v1/sandboxes/%s/execs/%s", vm_id(c->vm), exec_id(x)) < 0)
+    struct err none = ERR_INIT;
+
+    if (vm_execs(c->vm, &t, e) < 0)
+        return -1;
+    if (c->again && exec_find(t, c->object, &x, &none) == 0) {
+        if (reply_header(c, "Idempotency-Replayed", e, "true") < 0)
+            return -1;
+    } else if (vm_check_awake(c->vm, e) < 0 ||
+               exec_start(t, c->object, c->body, deadline_in(DEADLINE_GUEST_REPLY), &x, e) < 0) {
+        return -1;
+    }
+    if (reply_header(c, "Location", e, "/v1/sandboxes/%s/execs/%s", vm_id(c->vm), exec_id(x)) < 0)
         return -1;
     return reply_exec(c, 201, x, e);
 }

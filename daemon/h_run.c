@@ -197,7 +197,7 @@ int call_run(struct call *c, const struct api_run_req *req, struct api_run *ret,
         .stdin = req->stdin || req->stdin_base64.data,
         .timeout_ms = req->timeout_ms,
     };
-    if (exec_start(t, &start, deadline_in(DEADLINE_GUEST_REPLY), &x, e) < 0)
+    if (exec_start(t, "", &start, deadline_in(DEADLINE_GUEST_REPLY), &x, e) < 0)
         return -1;
     return run_with(c, req, x, ret, e);
 }

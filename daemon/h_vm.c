@@ -84,11 +84,20 @@ int h_sandbox_list(struct call *c, struct err *e)
 
 /* --- one sandbox --- */
 
+AUTO_DEFINE(vmref, struct vm, vm_unref)
+
 int h_sandbox_create(struct call *c, struct err *e)
 {
+    autotype(vmref) struct vm *made = NULL;
     struct api_sandbox s = { 0 };
+    struct err none = ERR_INIT;
 
-    if (vms_create(c->daemon->vms, &c->caller, c->body, &s, e) < 0)
+    if (c->again)
+        (void)vms_find(c->daemon->vms, &c->caller, c->object, &made, &none);
+    if (made && reply_header(c, "Idempotency-Replayed", e, "true") < 0)
+        return -1;
+    if ((made ? vm_describe(made, &s, e)
+              : vms_create(c->daemon->vms, &c->caller, c->body, c->object, &s, e)) < 0)
         return -1;
     if (reply_header(c, "Location", e, "/v1/sandboxes/%s", s.id) < 0) {
         json_done(api_sandbox_table, &s, sizeof(s));

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: MIT
  *
  * What is stored as the body of an answer is its Location, a newline, and the JSON text, which is
- * compact and so has no newline of its own.
+ * compact and so has no newline of its own. Before the answer there is a row with status 0, and the
+ * id of what is to be made as its body.
  */
 #include "daemon/idem.h"
 
 #include "common/auto.h"
 #include "common/io.h"
 #include "common/log.h"
+#include "common/name.h"
+#include "daemon/fault.h"
 
 #include <nettle/sha2.h>
 #include <pthread.h>
@@ -130,6 +133,31 @@ static void leave(struct idem *i, struct running *r)
     pthread_mutex_unlock(&i->lock);
 }
 
+static int begin(struct idem *i, struct call *c, const char *hash, const char *former,
+                 struct err *e)
+{
+    c->again = former && id_valid(former);
+    if (c->again) {
+        memcpy(c->object, former, sizeof(c->object));
+        return 0;
+    }
+    if (id_new(c->object, e) < 0 ||
+        store_idem_put(i->store, c->caller.id.uid, c->idem_key, hash, 0, c->object, e) < 0)
+        return -1;
+    fault_here(FAULT_KEY_BEGIN);
+    return 0;
+}
+
+/* It failed, so nothing was made. If this fails too, a second try looks for nothing. */
+static void forget(struct idem *i, const struct call *c)
+{
+    struct err e = ERR_INIT;
+
+    if (store_idem_drop(i->store, c->caller.id.uid, c->idem_key, &e) < 0)
+        log_warn(LOG_CTX(.request = c->caller.request, .error = &e),
+                 "the key of a failed request stays, ignoring");
+}
+
 static int replay(struct call *c, int status, const char *stored, struct err *e)
 {
     const char *nl = strchr(stored, '\n');
@@ -173,15 +201,23 @@ static int run_entered(struct idem *i, struct call *c, route_fn handler, struct 
         return -1;
     request_hash(c, hash);
     if (known) {
-        if (strcmp(hash, old_hash) == 0)
+        if (strcmp(hash, old_hash) != 0) {
+            err_set(e, ERR_IDEMPOTENCY, "this Idempotency-Key was used for another request");
+            return err_hint(e, "take a new key for each new request");
+        }
+        if (status)
             return replay(c, status, old_body, e);
-        err_set(e, ERR_IDEMPOTENCY, "this Idempotency-Key was used for another request");
-        return err_hint(e, "take a new key for each new request");
     }
-    if (handler(c, e) < 0)
+    if (begin(i, c, hash, old_body, e) < 0)
         return -1;
+    if (handler(c, e) < 0) {
+        forget(i, c);
+        return -1;
+    }
+    fault_here(FAULT_KEY_KEEP);
     if (c->reply.status >= 200 && c->reply.status < 300 && c->reply.body)
         keep(i, c, hash);
+    fault_here(FAULT_KEY_ANSWER);
     return 0;
 }
 

@@ -4,6 +4,11 @@
  * request again gets the stored answer (with `Idempotency-Replayed: true`), another one under the
  * same key ERR_IDEMPOTENCY. Two at once wait for one another. Only successes are kept, for 24
  * hours: what failed may be tried again.
+ *
+ * What such a request makes gets its id here (call.object), and the key knows it before anything is
+ * made. So a daemon that was killed before it could keep the answer, or before its client had it,
+ * makes nothing twice: the same request again has call.again set, and the handler answers with what
+ * is there by that id, or makes it if nothing is.
  */
 #pragma once
 

@@ -5,6 +5,7 @@
 #include "daemon/image.h"
 #include "common/auto.h"
 #include "common/io.h"
+#include "daemon/fault.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -170,6 +171,7 @@ int image_remove(struct store *st, const char *state_dir, const char *ref, struc
      * in between leaves a directory without a row, which the next build removes. */
     if (store_image_delete(st, row->digest, e) < 0)
         return err_wrap(e, "image '%s'", ref);
+    fault_here(FAULT_IMAGE_FILES);
     if (asprintf(&dir, "%s/images", state_dir) < 0)
         return err_nomem(e);
     autoclose int fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -181,5 +183,6 @@ int image_remove(struct store *st, const char *state_dir, const char *ref, struc
         return err_nomem(e);
     if (renameat(fd, row->digest + 7, fd, gone) < 0)
         return errno == ENOENT ? 0 : err_sys(e, ERR_INTERNAL, errno, "cannot remove %s", gone);
+    fault_here(FAULT_IMAGE_GONE);
     return io_remove_tree(fd, gone, e);
 }

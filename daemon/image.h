@@ -40,3 +40,6 @@ struct image_build_opts {
  * own (`sandboxd image build`), also beside a running daemon. */
 int image_build(struct store *st, const char *state_dir, const struct image_build_opts *opts,
                 char **ret_digest, struct err *e);
+/* For the start of the daemon: takes away what builds and removals left that were cut off, unless a
+ * build is under way. What has no row stays: a database that is put back may know it again. */
+int image_tidy(const char *state_dir, struct err *e);

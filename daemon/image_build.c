@@ -19,6 +19,7 @@
 #include "common/name.h"
 #include "common/proc.h"
 #include "common/sbuf.h"
+#include "daemon/fault.h"
 #include "daemon/image.h"
 #include "daemon/image_priv.h"
 
@@ -295,6 +296,8 @@ static int make_initrd(struct build *b, const char *modules_dir, struct err *e)
     step(b, "packing the initramfs");
     if (!path)
         return err_nomem(e);
+    if (fault_at(FAULT_IMAGE_INITRD, e) < 0)
+        return -1;
     return image_initrd_write(path, b->opts->agent, modules_dir, &b->modules, e);
 }
 
@@ -436,7 +439,8 @@ static int register_image(struct build *b, char **ret_digest, struct err *e)
     char hex[IMAGE_HEX];
 
     step(b, "computing the digest");
-    if (add_part(b, "kernel", &all, &row.size, e) < 0 ||
+    if (fault_at(FAULT_IMAGE_DIGEST, e) < 0 ||
+        add_part(b, "kernel", &all, &row.size, e) < 0 ||
         add_part(b, "initrd", &all, &row.size, e) < 0 ||
         add_part(b, "root.img", &all, &row.size, e) < 0)
         return -1;
@@ -446,8 +450,10 @@ static int register_image(struct build *b, char **ret_digest, struct err *e)
     if (copy(&row.name, b->opts->name, e) < 0 || copy(&row.variant, b->opts->variant, e) < 0 ||
         copy(&row.os, b->os, e) < 0 || copy(&row.kernel, b->kernel_release, e) < 0 ||
         sbuf_take(&recipe, &row.recipe, e) < 0 || write_json(b, &row, e) < 0 ||
-        place(b, hex, e) < 0 || store_image_insert(b->store, &row, e) < 0)
+        fault_at(FAULT_IMAGE_PLACE, e) < 0 || place(b, hex, e) < 0 ||
+        fault_at(FAULT_IMAGE_ROW, e) < 0 || store_image_insert(b->store, &row, e) < 0)
         return -1;
+    fault_here(FAULT_IMAGE_ANSWER);
     return copy(ret_digest, row.digest, e);
 }
 
@@ -535,20 +541,20 @@ static int begin(struct build *b, struct err *e)
                ? 0 : err_sys(e, ERR_INTERNAL, errno, "cannot lock %s", lock);
 }
 
-/* What builds and removals left that were cut off, and directories that no row names. Under the
- * lock, so nobody else's. */
-static int sweep(const struct build *b, const struct rows *r, struct err *e)
+/* What builds and removals left that were cut off, and, given rows, directories that none of them
+ * names. Under the lock, so nobody else's. */
+static int sweep(const char *images, const struct rows *r, struct err *e)
 {
-    DIR *d = opendir(b->images);
+    DIR *d = opendir(images);
     struct dirent *de;
     int rc = 0;
 
     if (!d)
-        return err_sys(e, ERR_INTERNAL, errno, "cannot read %s", b->images);
+        return err_sys(e, ERR_INTERNAL, errno, "cannot read %s", images);
     while (rc == 0 && (de = readdir(d))) {
         bool left = strncmp(de->d_name, ".build-", 7) == 0 ||
                     strncmp(de->d_name, ".gone-", 6) == 0;
-        if (strlen(de->d_name) == IMAGE_HEX - 1 &&
+        if (r && strlen(de->d_name) == IMAGE_HEX - 1 &&
             strspn(de->d_name, "0123456789abcdef") == IMAGE_HEX - 1) {
             left = true;
             for (size_t i = 0; i < r->n && left; i++)
@@ -559,6 +565,21 @@ static int sweep(const struct build *b, const struct rows *r, struct err *e)
     }
     closedir(d);
     return rc;
+}
+
+int image_tidy(const char *state_dir, struct err *e)
+{
+    autofree char *images = join(state_dir, "images");
+    autofree char *path = images ? join(images, ".lock") : NULL;
+
+    if (!path)
+        return err_nomem(e);
+    autoclose int lock = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (lock < 0)       /* nothing was ever built */
+        return errno == ENOENT ? 0 : err_sys(e, ERR_INTERNAL, errno, "cannot open %s", path);
+    if (flock(lock, LOCK_EX | LOCK_NB) < 0)
+        return errno == EWOULDBLOCK ? 0 : err_sys(e, ERR_INTERNAL, errno, "cannot lock %s", path);
+    return sweep(images, NULL, e);
 }
 
 static int make_work(struct build *b, struct err *e)
@@ -590,13 +611,14 @@ int image_build(struct store *st, const char *state_dir, const struct image_buil
     if (!name_valid(opts->name) || !name_valid(opts->variant))
         return err_set(e, ERR_INVALID, "'%s' cannot be the name of an image", opts->name);
     if (load_recipe(&b, e) < 0 || begin(&b, e) < 0 || store_image_list(st, &r.row, &r.n, e) < 0 ||
-        sweep(&b, &r, e) < 0)
+        fault_at(FAULT_IMAGE_SWEEP, e) < 0 || sweep(b.images, &r, e) < 0)
         return -1;
     const struct image_row *current = opts->if_missing ? same_base(&b, &r, true) : NULL;
     if (current)
         return copy(ret_digest, current->digest, e);
     const struct image_row *base = opts->if_missing ? same_base(&b, &r, false) : NULL;
-    if (make_work(&b, e) < 0 || (base ? build_on(&b, base, e) : build_new(&b, e)) < 0)
+    if (make_work(&b, e) < 0 || fault_at(FAULT_IMAGE_BASE, e) < 0 ||
+        (base ? build_on(&b, base, e) : build_new(&b, e)) < 0)
         return -1;
     return register_image(&b, ret_digest, e);
 }

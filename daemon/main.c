@@ -9,6 +9,7 @@
 #include "daemon/audit_cmd.h"
 #include "daemon/backup_cmd.h"
 #include "daemon/daemon.h"
+#include "daemon/fault.h"
 #include "daemon/fsck_cmd.h"
 #include "daemon/image_cmd.h"
 #include "daemon/notify.h"
@@ -246,6 +247,7 @@ static int run(const struct args *args)
     /* 6. ready */
     log_info(NULL, "sandboxd " SBX_VERSION " listens on %s", d.config.socket);
     notify_status("serving");
+    fault_serving();
     notify_ready();
     serve(&d, args, signal_fd);
 
@@ -263,6 +265,8 @@ int main(int argc, char **argv)
     struct args args = { 0 };
 
     log_init("sandboxd", LOG_INFO);
+    if (fault_main(argc, argv))
+        return 0;
     for (size_t i = 0; argc > 1 && i < ARRAY_SIZE(commands); i++)
         if (strcmp(argv[1], commands[i].name) == 0)
             return commands[i].run(argc - 1, argv + 1);

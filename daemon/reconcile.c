@@ -19,6 +19,7 @@
 #include "common/io.h"
 #include "common/log.h"
 #include "common/name.h"
+#include "daemon/fault.h"
 #include "daemon/strays.h"
 #include "daemon/vm_priv.h"
 
@@ -32,7 +33,7 @@ static const char lost_reason[] = "its disk is gone";
 
 static int stop_row(struct vm *vm, const char *reason, struct err *e)
 {
-    if (vm_stop_guest(vm, 0, e) < 0)
+    if (vm_stop_guest(vm, 0, e) < 0 || vm_files_drop_half(vm->vms, vm->id, e) < 0)
         return -1;
     if (vm->row.state != VM_STOPPED) {
         vm->row.stopped_at = now_real_us();
@@ -287,17 +288,27 @@ static int read_mark(struct vms *v, struct err *e)
     return 0;
 }
 
+/* Rubbish in the images' directory is in nobody's way. */
+static void tidy_images(const struct vms *v)
+{
+    struct err e = ERR_INIT;
+
+    if (image_tidy(v->config->state_dir, &e) < 0)
+        log_warn(LOG_CTX(.error = &e), "what is left of image builds stays for now, ignoring");
+}
+
 int vms_reconcile(struct vms *v, struct err *e)
 {
     size_t n = 0, given_up = 0;
 
-    if (read_mark(v, e) < 0 || load_rows(v, e) < 0 || drop_foreign_domains(v, e) < 0 ||
+    if (read_mark(v, e) < 0 || load_rows(v, e) < 0 || fault_at(FAULT_REPAIR_DOMAINS, e) < 0 ||
+        drop_foreign_domains(v, e) < 0 || fault_at(FAULT_REPAIR_QEMUS, e) < 0 ||
         end_strays(v, end_stray_qemu, e) < 0)
         return err_wrap(e, "reconcile");
     struct vm **list = vms_snapshot(v, &n);
     for (size_t i = 0; i < n; i++) {        /* one broken sandbox must not keep the others away */
         struct err one = ERR_INIT;
-        if (settle(list[i], &one) < 0) {
+        if (fault_at(FAULT_REPAIR_ONE, &one) < 0 || settle(list[i], &one) < 0) {
             give_up(list[i], &one);
             given_up++;
         }
@@ -306,11 +317,14 @@ int vms_reconcile(struct vms *v, struct err *e)
             log_err(LOG_CTX(.sandbox = list[i]->id, .error = &one), "cannot count a sandbox");
     }
     vms_snapshot_done(list, n);
-    if (egress_settle(v->egress, e) < 0 ||
-        end_strays(v, end_stray_share, e) < 0 ||
+    if (fault_at(FAULT_REPAIR_NETWORK, e) < 0 || egress_settle(v->egress, e) < 0 ||
+        fault_at(FAULT_REPAIR_SHARES, e) < 0 || end_strays(v, end_stray_share, e) < 0 ||
+        fault_at(FAULT_REPAIR_FILES, e) < 0 ||
         drop_foreign_files(v, v->state_dir, drop_state, e) < 0 ||
         drop_foreign_files(v, v->runtime_dir, drop_runtime, e) < 0 ||
         (v->copied && !given_up && store_choice_put(v->store, STORE_COPIED, "", e) < 0))
         return err_wrap(e, "reconcile");
+    tidy_images(v);
+    fault_here(FAULT_REPAIR_DONE);
     return 0;
 }

@@ -10,6 +10,7 @@
  */
 #include "daemon/ring.h"
 #include "common/auto.h"
+#include "daemon/fault.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -138,6 +139,7 @@ static int append_locked(struct ring *r, const uint8_t *data, size_t len, struct
     uint64_t end = r->end + len;
     if (write_at(r, data, first, DATA_AT + (off_t)at, e) < 0 ||
         (len > first && write_at(r, data + first, len - first, DATA_AT, e) < 0) ||
+        fault_at(FAULT_EXEC_COUNT, e) < 0 ||
         write_at(r, &end, sizeof(end), offsetof(struct ring_header, end), e) < 0)
         return -1;
     r->end = end;

@@ -149,3 +149,5 @@ int store_idem_get(struct store *st, uid_t uid, const char *key, char **ret_requ
                    int *ret_status, char **ret_body, struct err *e);
 int store_idem_put(struct store *st, uid_t uid, const char *key, const char *request_hash,
                    int status, const char *body, struct err *e);
+/* Takes the key back, unless there is an answer (a status) with it. */
+int store_idem_drop(struct store *st, uid_t uid, const char *key, struct err *e);

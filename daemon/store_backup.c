@@ -10,6 +10,7 @@
 #include "common/limits.h"
 #include "common/parse.h"
 #include "common/sbuf.h"
+#include "daemon/fault.h"
 #include "daemon/store_internal.h"
 
 #include <fcntl.h>
@@ -177,9 +178,13 @@ int store_backup(const char *from, const char *to, bool force, struct err *e)
     autoclose int fd = mkostemp(making, O_CLOEXEC);     /* 0600 from birth, and empty */
     if (fd < 0)
         return err_sys(e, ERR_INVALID, errno, "cannot make a file beside %s", to);
-    if (copy_into(from, making, e) == 0 && mark_and_check(making, e) == 0 &&
-        sync_path(making, O_RDWR, e) == 0 && place(making, to, force, e) == 0)
+    if (fault_at(FAULT_BACKUP_COPY, e) == 0 && copy_into(from, making, e) == 0 &&
+        fault_at(FAULT_BACKUP_MARK, e) == 0 && mark_and_check(making, e) == 0 &&
+        sync_path(making, O_RDWR, e) == 0 && fault_at(FAULT_BACKUP_NAME, e) == 0 &&
+        place(making, to, force, e) == 0) {
+        fault_here(FAULT_BACKUP_DONE);
         return 0;
+    }
     unlink(making);
     return -1;
 }

@@ -30,6 +30,16 @@ int store_idem_get(struct store *st, uid_t uid, const char *key, char **ret_requ
     return 1;
 }
 
+int store_idem_drop(struct store *st, uid_t uid, const char *key, struct err *e)
+{
+    store_lock(st);
+    autostmt sqlite3_stmt *s = st->stmt[ST_IDEM_DROP];
+
+    bind_int(s, 1, uid);
+    bind_text(s, 2, key);
+    return store_step_done(st, s, e, "idempotency key");
+}
+
 int store_idem_put(struct store *st, uid_t uid, const char *key, const char *request_hash,
                    int status, const char *body, struct err *e)
 {

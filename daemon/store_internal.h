@@ -77,6 +77,7 @@
     X(ST_IDEM_GET,                                                                                \
       "SELECT request_hash, status, body FROM idempotency WHERE uid = ?1 AND key = ?2 "           \
       "AND created_at >= ?3")                                                                     \
+    X(ST_IDEM_DROP, "DELETE FROM idempotency WHERE uid = ?1 AND key = ?2 AND status = 0")         \
     X(ST_IDEM_PUT,                                                                                \
       "INSERT OR REPLACE INTO idempotency(uid, key, request_hash, status, body, created_at) "     \
       "VALUES(?1, ?2, ?3, ?4, ?5, ?6)")

@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "common/name.h"
 #include "common/parse.h"
+#include "daemon/fault.h"
 #include "daemon/peer.h"
 #include "daemon/space.h"
 #include "daemon/vm_priv.h"
@@ -380,6 +381,7 @@ static int stop_with_job(struct vm *vm, int64_t timeout_ms, struct err *e)
 
     if (vm->row.state != VM_RUNNING)
         return 0;
+    fault_here(FAULT_STOP_ROW);
     vm_set_state(vm, VM_STOPPING, NULL, &ignored);   /* the domain decides; reconcile repairs it */
     if (vm_stop_guest(vm, timeout_ms, e) < 0) {
         vm_set_state(vm, VM_RUNNING, NULL, &ignored);
@@ -389,8 +391,9 @@ static int stop_with_job(struct vm *vm, int64_t timeout_ms, struct err *e)
     vm->row.stopped_at = now_real_us();
     vm->row.state = VM_STOPPED;
     pthread_mutex_unlock(&vm->lock);
-    if (vm_store_row(vm, e) < 0)
+    if (fault_at(FAULT_STOP_NOTE, e) < 0 || vm_store_row(vm, e) < 0)
         return -1;
+    fault_here(FAULT_STOP_ANSWER);
     vm_log_line(vm, stopped, sizeof(stopped) - 1);
     log_notice(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid, .event = EV_STOPPED),
                "sandbox '%s' is stopped", vm->row.name);
@@ -442,13 +445,16 @@ int vm_remove(struct vm *vm, bool force, struct err *e)
         return -1;
     autojob struct vm *job = vm;
     bool running = vm->row.state == VM_RUNNING;
+    fault_here(FAULT_RM_ROW);
     if (vm_set_state(vm, VM_REMOVING, NULL, e) < 0)
         return -1;
+    fault_here(FAULT_RM_STOP);
     if (vm_stop_guest(vm, running && !force ? REMOVE_GRACE_MS : 0, e) < 0 || vm_erase(vm, e) < 0) {
         struct err ignored = ERR_INIT;
         vm_set_state(vm, VM_FAILED, e->msg, &ignored);
         return err_wrap(e, "cannot remove sandbox '%s'", vm->row.name);
     }
+    fault_here(FAULT_RM_ANSWER);
     log_notice(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid, .event = EV_REMOVED),
                "sandbox '%s' is removed", vm->row.name);
     return 0;
@@ -499,14 +505,18 @@ static int check_env(const struct strv *env, struct err *e)
 }
 
 static int fill_row(struct vms *v, const struct caller *c, const struct api_create_req *req,
-                    struct vm_row *r, struct err *e)
+                    const char *id, struct vm_row *r, struct err *e)
 {
     const struct config *cf = v->config;
     char name[LIMIT_NAME + 1];
 
     if (check_env(&req->env, e) < 0 || (!req->name && name_new(name, e) < 0))
         return -1;
-    if (id_new(r->id, e) < 0 || dup_into(&r->name, req->name ? req->name : name, e) < 0 ||
+    if (id[0])
+        memcpy(r->id, id, sizeof(r->id));
+    else if (id_new(r->id, e) < 0)
+        return -1;
+    if (dup_into(&r->name, req->name ? req->name : name, e) < 0 ||
         groups_text(&c->id, &r->groups, e) < 0 ||
         dup_into(&r->image_name, req->image ? req->image : cf->default_image, e) < 0 ||
         dup_into(&r->machine, machine_name(v->machine), e) < 0 ||
@@ -583,7 +593,7 @@ static int insert_row(struct vms *v, const struct api_create_req *req, struct vm
 }
 
 int vms_create(struct vms *v, const struct caller *c, const struct api_create_req *req,
-               struct api_sandbox *ret, struct err *e)
+               const char *wanted_id, struct api_sandbox *ret, struct err *e)
 {
     __attribute__((cleanup(row_cleanup))) struct vm_row row = { 0 };
     __attribute__((cleanup(image_paths_done))) struct image_paths image = { 0 };
@@ -592,18 +602,20 @@ int vms_create(struct vms *v, const struct caller *c, const struct api_create_re
     autoruleset struct ruleset rules = RULESET_INIT;
     autoclose int workspace = -1;
 
-    if (fill_row(v, c, req, &row, e) < 0 ||
+    if (fill_row(v, c, req, wanted_id, &row, e) < 0 ||
         image_resolve(v->store, v->view, row.image_name, &image, e) < 0 ||
         dup_into(&row.image_digest, image.digest, e) < 0 || check_resources(&row, &image, e) < 0 ||
         egress_request(v->egress, c->id.uid, req, &rules, e) < 0 ||
         dup_into(&row.policy, rules.base, e) < 0 ||
         pay_create(v, c, &row, req->start, &charge, e) < 0 ||
         open_workspace(v, c, req, &row, &workspace, e) < 0 ||
+        fault_at(FAULT_CREATE_ROW, e) < 0 ||
         insert_row(v, req, &row, e) < 0)
         return -1;
     char id[LIMIT_ID + 1];
     memcpy(id, row.id, sizeof(id));
-    if (ruleset_store(&rules, v->store, id, e) < 0 || vm_new_take(v, &row, &vm, e) < 0 ||
+    if (fault_at(FAULT_CREATE_RULES, e) < 0 ||
+        ruleset_store(&rules, v->store, id, e) < 0 || vm_new_take(v, &row, &vm, e) < 0 ||
         vms_add(v, vm, e) < 0) {
         struct err ignored = ERR_INIT;
         store_vm_delete(v->store, id, &ignored);
@@ -614,11 +626,14 @@ int vms_create(struct vms *v, const struct caller *c, const struct api_create_re
     autojob struct vm *job = vm;
     vm->charge = charge;
     charge = (struct quota_charge){ 0 };
-    int r = req->start ? start_with_job(vm, workspace, e)
-                       : vm_set_state(vm, VM_STOPPED, NULL, e);
+    int r = fault_at(FAULT_CREATE_START, e);
+    if (r == 0)
+        r = req->start ? start_with_job(vm, workspace, e) : vm_set_state(vm, VM_STOPPED, NULL, e);
     if (r < 0) {
+        fault_here(FAULT_CREATE_UNDO);
         abandon(vm);
         return -1;
     }
+    fault_here(FAULT_CREATE_ANSWER);
     return vm_describe(vm, ret, e);
 }

@@ -45,8 +45,9 @@ int vms_new(const struct vms_deps *deps, struct vms **ret, struct err *e);
 void vms_release(struct vms *v);
 void vms_free(struct vms *v);
 
+/* id: of nobody yet; "" one is made up. */
 int vms_create(struct vms *v, const struct caller *c, const struct api_create_req *req,
-               struct api_sandbox *ret, struct err *e);
+               const char *id, struct api_sandbox *ret, struct err *e);
 /* name, id or unique id prefix, among what the caller may see; a reference. */
 int vms_find(struct vms *v, const struct caller *c, const char *ref, struct vm **ret,
              struct err *e);

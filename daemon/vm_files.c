@@ -20,6 +20,7 @@
 #include "common/log.h"
 #include "common/parse.h"
 #include "common/proc.h"
+#include "daemon/fault.h"
 #include "daemon/logfile.h"
 #include "daemon/vm_priv.h"
 
@@ -27,6 +28,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+
+#define DISK_HALF "disk.tmp"    /* below VMP_STATE: a disk that is being made */
 
 static const struct {
     bool runtime;
@@ -130,7 +133,7 @@ int vm_files_disk(struct vm *vm, const char *base, struct err *e)
         return err_hint(e, "`sbx rm` removes what is left; a copy of the disk can be put back");
     }
     /* Made in root's directory and then moved, so that a disk is whole when it is there. */
-    sbuf_fmt(&making, "%s/disk.tmp", tmp);
+    sbuf_fmt(&making, "%s/" DISK_HALF, tmp);
     sbuf_u64(&size, vm->row.disk);
     const char *const argv[] = { "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", base,
                                  sbuf_str(&making), sbuf_str(&size), NULL };
@@ -138,12 +141,29 @@ int vm_files_disk(struct vm *vm, const char *base, struct err *e)
         unlink(sbuf_str(&making));
         return err_wrap(e, "cannot make the disk");
     }
+    if (fault_at(FAULT_START_DISK, e) < 0) {
+        unlink(sbuf_str(&making));
+        return -1;
+    }
     if (chown(sbuf_str(&making), vm_qemu_uid(vm), vm_qemu_gid(vm)) < 0 ||
         chmod(sbuf_str(&making), 0600) < 0 || rename(sbuf_str(&making), disk) < 0) {
         err_sys(e, ERR_INTERNAL, errno, "cannot place the disk");
         unlink(sbuf_str(&making));
         return -1;
     }
+    return 0;
+}
+
+int vm_files_drop_half(struct vms *v, const char *id, struct err *e)
+{
+    autofree char *dir = vm_path(v, id, VMP_STATE);
+    autosbuf struct sbuf half = SBUF(LIMIT_PATH);
+
+    if (!dir)
+        return err_nomem(e);
+    sbuf_fmt(&half, "%s/" DISK_HALF, dir);
+    if (unlink(sbuf_str(&half)) < 0 && errno != ENOENT)
+        return err_sys(e, ERR_INTERNAL, errno, "cannot remove %s", sbuf_str(&half));
     return 0;
 }
 

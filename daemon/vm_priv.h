@@ -109,6 +109,8 @@ enum vm_path { VMP_STATE, VMP_DISK_DIR, VMP_DISK, VMP_LOG_DIR, VMP_CONSOLE, VMP_
 char *vm_path(const struct vms *v, const char *id, enum vm_path which);
 int vm_files_make(struct vm *vm, struct err *e);               /* directories, logs; idempotent */
 int vm_files_disk(struct vm *vm, const char *base, struct err *e); /* overlay if there is none */
+/* A disk whose making was cut off. */
+int vm_files_drop_half(struct vms *v, const char *id, struct err *e);
 int vm_files_drop_runtime(struct vms *v, const char *id, struct err *e);
 int vm_files_drop_state(struct vms *v, const char *id, struct err *e);
 /* What has a disk is not removed but moved to <state>/lost+found/<id>, root's alone: *ret_kept is

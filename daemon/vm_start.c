@@ -16,6 +16,7 @@
 #include "common/io.h"
 #include "common/log.h"
 #include "common/sbuf.h"
+#include "daemon/fault.h"
 #include "daemon/vm_priv.h"
 
 #include <assert.h>
@@ -186,7 +187,8 @@ static int step_share(struct start *s, struct err *e)
     vm->share_gone = false;
     pthread_mutex_unlock(&vm->lock);
     /* The row knows the process before QEMU does, so a crash here leaves none behind. */
-    if (vm_store_row(vm, e) < 0 || vm_watch_share(vm, e) < 0) {
+    if (fault_at(FAULT_START_SHARE_ROW, e) < 0 || vm_store_row(vm, e) < 0 ||
+        vm_watch_share(vm, e) < 0) {
         vm_close_guest(vm);
         return -1;
     }
@@ -429,6 +431,7 @@ static int step_guest(struct start *s, struct err *e)
 
     if (vm_open_guest(s->vm, e) < 0)
         return -1;
+    fault_here(FAULT_START_BOOT);
     deadline = earlier(deadline, s->deadline);
     if (agent_wait_ready(s->vm->agent, earlier(silent, deadline), &early) == 0)
         return 0;
@@ -459,15 +462,17 @@ static const struct step {
     const char *name;
     int (*run)(struct start *s, struct err *e);
     void (*undo)(struct start *s);
+    enum fault_point before, before_undo;
 } steps[] = {
-    [STEP_IMAGE] = { "image", step_image, NULL },
-    [STEP_ACCEL] = { "accel", step_accel, NULL },
-    [STEP_WORKSPACE] = { "workspace", step_workspace, NULL },
-    [STEP_FILES] = { "files", step_files, undo_files },
-    [STEP_NETWORK] = { "network", step_network, undo_network },
-    [STEP_SHARE] = { "share", step_share, undo_share },
-    [STEP_DOMAIN] = { "domain", step_domain, undo_domain },
-    [STEP_GUEST] = { "guest", step_guest, NULL },
+    [STEP_IMAGE] = { "image", step_image, NULL, FAULT_START_IMAGE, FAULT_MAX },
+    [STEP_ACCEL] = { "accel", step_accel, NULL, FAULT_START_ACCEL, FAULT_MAX },
+    [STEP_WORKSPACE] = { "workspace", step_workspace, NULL, FAULT_START_WORKSPACE, FAULT_MAX },
+    [STEP_FILES] = { "files", step_files, undo_files, FAULT_START_FILES, FAULT_UNDO_FILES },
+    [STEP_NETWORK] = { "network", step_network, undo_network, FAULT_START_NETWORK,
+                       FAULT_UNDO_NETWORK },
+    [STEP_SHARE] = { "share", step_share, undo_share, FAULT_START_SHARE, FAULT_UNDO_SHARE },
+    [STEP_DOMAIN] = { "domain", step_domain, undo_domain, FAULT_START_DOMAIN, FAULT_UNDO_DOMAIN },
+    [STEP_GUEST] = { "guest", step_guest, NULL, FAULT_START_GUEST, FAULT_MAX },
 };
 static_assert(ARRAY_SIZE(steps) == STEP_MAX, "a name for each step");
 
@@ -482,7 +487,7 @@ static int run_steps(struct start *s, size_t first, struct err *e)
         if (cancelled(s->vm))
             r = why_no_guest(s, e);
         else
-            r = steps[i].run(s, e);
+            r = fault_at(steps[i].before, e) < 0 ? -1 : steps[i].run(s, e);
         if (r < 0)
             break;
         log_debug(LOG_CTX(.sandbox = s->vm->id), "step %s took %lld ms", steps[i].name,
@@ -492,8 +497,10 @@ static int run_steps(struct start *s, size_t first, struct err *e)
         return 0;
     size_t stay = s->silent && !s->again ? STEP_SHARE : 0;
     while (i-- > stay) {
-        if (steps[i].undo)
-            steps[i].undo(s);
+        if (!steps[i].undo)
+            continue;
+        fault_here(steps[i].before_undo);
+        steps[i].undo(s);
     }
     return r;
 }
@@ -541,8 +548,10 @@ int vm_start_steps(struct vm *vm, int workspace_fd, struct err *e)
     pthread_mutex_unlock(&vm->lock);
     static const char started[] = "sandbox is running";
     vm_log_line(vm, started, sizeof(started) - 1);
-    if (vm_store_row(vm, e) == 0)
+    if (fault_at(FAULT_START_ROW, e) == 0 && vm_store_row(vm, e) == 0) {
+        fault_here(FAULT_START_ANSWER);
         return 0;
+    }
     struct err ignored = ERR_INIT;
     vm_stop_guest(vm, 0, &ignored);
     pthread_mutex_lock(&vm->lock);

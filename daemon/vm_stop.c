@@ -7,6 +7,7 @@
 #include "common/auto.h"
 #include "common/io.h"
 #include "common/log.h"
+#include "daemon/fault.h"
 #include "daemon/vm_priv.h"
 
 #include <stdlib.h>
@@ -57,6 +58,7 @@ void vm_close_guest(struct vm *vm)
         exec_table_unref(execs);
     }
     forget_execs(vm);       /* also those of a guest that ended while no daemon was there */
+    fault_here(FAULT_STOP_SHARE);
     if (share.pid)
         share_stop(&share);
 }
@@ -82,12 +84,16 @@ static void ask_guest(struct vm *vm, int64_t timeout_ms)
 
 int vm_stop_guest(struct vm *vm, int64_t timeout_ms, struct err *e)
 {
+    fault_here(FAULT_STOP_ASK);
     if (timeout_ms > 0)
         ask_guest(vm, timeout_ms);
-    if (virt_destroy(vm->vms->virt, vm->id, e) < 0)
+    if (fault_at(FAULT_STOP_POWER, e) < 0 || virt_destroy(vm->vms->virt, vm->id, e) < 0)
         return -1;
+    fault_here(FAULT_STOP_CLOSE);
     vm_close_guest(vm);
-    if (egress_detach(vm->vms->egress, vm->id, vm->row.slot, e) < 0)
+    if (fault_at(FAULT_STOP_NETWORK, e) < 0 ||
+        egress_detach(vm->vms->egress, vm->id, vm->row.slot, e) < 0 ||
+        fault_at(FAULT_STOP_FILES, e) < 0)
         return -1;
     return vm_files_drop_runtime(vm->vms, vm->id, e);
 }
@@ -99,9 +105,9 @@ int vm_erase(struct vm *vm, struct err *e)
     pthread_mutex_unlock(&vm->log_lock);
     /* Files first: a row without files is finished at the next start, files without a row are
      * somebody's disk that nobody can name. */
-    if (virt_forget(vm->vms->virt, vm->id, e) < 0 ||
-        vm_files_drop_state(vm->vms, vm->id, e) < 0 ||
-        store_vm_delete(vm->vms->store, vm->id, e) < 0)
+    if (fault_at(FAULT_RM_DOMAIN, e) < 0 || virt_forget(vm->vms->virt, vm->id, e) < 0 ||
+        fault_at(FAULT_RM_FILES, e) < 0 || vm_files_drop_state(vm->vms, vm->id, e) < 0 ||
+        fault_at(FAULT_RM_DELETE, e) < 0 || store_vm_delete(vm->vms->store, vm->id, e) < 0)
         return -1;
     pthread_mutex_lock(&vm->lock);
     vm->removed = true;

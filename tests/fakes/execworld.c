@@ -128,7 +128,7 @@ int start_ms = 20000;
 static void *start_thread(void *arg)
 {
     struct start *s = arg;
-    s->rc = exec_start(s->world->table, &s->req, s->deadline, &s->x, &s->e);
+    s->rc = exec_start(s->world->table, "", &s->req, s->deadline, &s->x, &s->e);
     return NULL;
 }
 

@@ -45,7 +45,9 @@ static int h_count(struct call *c, struct err *e)
     usleep(20000);
     if (((struct echo *)c->body)->n == 666)
         return err_set(e, ERR_NAME_IN_USE, "no");
-    return reply_header(c, "Location", e, "/count/%u", r.n) < 0
+    const char *when = c->again ? "again" : "first";
+    return reply_header(c, "Location", e, "/count/%u", r.n) < 0 ||
+                   reply_header(c, "Object", e, "%s %s", c->object, when) < 0
                ? -1 : reply_json(c, 201, echo_table, &r, e);
 }
 

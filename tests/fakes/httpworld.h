@@ -3,7 +3,8 @@
  * httpworld: the HTTP layer on a real socket in the test's directory, with a small table of routes,
  * and a client that says anything.
  *
- *     GET /echo?a=&b=  POST /echo {text,n}  POST /count (takes Idempotency-Key; n 666 fails)
+ *     GET /echo?a=&b=  POST /echo {text,n}  POST /count (takes Idempotency-Key and says
+ *     in Object what it is to make; n 666 fails)
  *     GET /free (no quota of requests)
  *     GET /fail  DELETE /thing/{ref}  GET /admin  GET /slow  GET /pieces  GET /ever  GET /up
  */

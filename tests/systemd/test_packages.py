@@ -55,6 +55,12 @@ def test_the_packages_hold_what_is_installed(packages, installed):
     assert found - own == {"usr/" + f for f in installed.files()}
 
 
+def test_the_daemon_has_no_point_where_it_could_be_told_to_die(packages):
+    for deb in debs(packages):
+        ok("dpkg-deb", "-x", deb, packages + "/all")
+    ok(SOURCE + "/tests/lint/check-faults", packages + "/all/usr/sbin/sandboxd", SOURCE, "no")
+
+
 def test_lintian_finds_no_error(packages):
     need("lintian")
     # as root it wants to be told that it is meant

@@ -180,7 +180,7 @@ static int run(struct box *b, const struct want *want, const char *script, struc
     ASSERT_OK(strv_add(&req.command, "/bin/sh", e), *e);
     ASSERT_OK(strv_add(&req.command, "-c", e), *e);
     ASSERT_OK(strv_add(&req.command, script, e), *e);
-    int rc = exec_start(b->w.table, &req, deadline_in(15000), ret, e);
+    int rc = exec_start(b->w.table, "", &req, deadline_in(15000), ret, e);
     strv_done(&req.command);
     return rc;
 }
@@ -274,12 +274,14 @@ TEST(what_cannot_start)
     struct api_exec_req req = { .workdir = (char *)"/" };
     begin(&b);
     ASSERT_OK(strv_add(&req.command, "no-such-program-here", &e), e);
-    ASSERT_ERR(exec_start(b.w.table, &req, deadline_in(15000), &x, &e), e, ERR_COMMAND_NOT_FOUND);
+    ASSERT_ERR(exec_start(b.w.table, "", &req, deadline_in(15000), &x, &e), e,
+               ERR_COMMAND_NOT_FOUND);
     ASSERT_STREQ(e.msg, "no-such-program-here: command not found");
     strv_done(&req.command);
     e = ERR_INIT;
     ASSERT_OK(strv_add(&req.command, "/etc/passwd", &e), e);
-    ASSERT_ERR(exec_start(b.w.table, &req, deadline_in(15000), &x, &e), e, ERR_COMMAND_NOT_EXEC);
+    ASSERT_ERR(exec_start(b.w.table, "", &req, deadline_in(15000), &x, &e), e,
+               ERR_COMMAND_NOT_EXEC);
     strv_done(&req.command);
     struct want nowhere = { .workdir = "/no/such/place" }, nobody = { .user = "no-such-user" };
     ASSERT_ERR(run(&b, &nowhere, "true", &x, &e), e, ERR_INVALID);

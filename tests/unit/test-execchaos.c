@@ -78,7 +78,7 @@ static void *user(void *arg)
         struct exec *x = NULL;
         struct api_exec_req req = { .detach = next(&seed) % 2, .stdin = next(&seed) % 2 };
         ASSERT_OK(strv_add(&req.command, "prog", &e), e);
-        if (exec_start(c->w.table, &req, deadline_in(50 + next(&seed) % 100), &x, &e) == 0) {
+        if (exec_start(c->w.table, "", &req, deadline_in(50 + next(&seed) % 100), &x, &e) == 0) {
             __atomic_add_fetch(&c->started, 1, __ATOMIC_RELAXED);
             use(c, x, &seed);
             exec_unref(x);

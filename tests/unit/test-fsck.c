@@ -104,6 +104,21 @@ static void forget(void)
     findings_done(&found);
 }
 
+TEST(a_disk_that_was_being_made_is_left_where_nothing_runs)
+{
+    whole(A);
+    thing(TH_HALF_DISK, A);
+    ASSERT_STREQ(kinds(), "");
+    forget();
+    row(A, VM_STOPPED)->started_at = 0;
+    thing(TH_STATE, A);
+    thing(TH_HALF_DISK, A);
+    ASSERT_STREQ(kinds(), "halfdisk-left");
+    world.daemon = true;            /* on its way up */
+    ASSERT_STREQ(kinds(), "");
+    forget();
+}
+
 TEST(nothing_and_a_whole_sandbox_are_clean)
 {
     ASSERT_STREQ(kinds(), "");

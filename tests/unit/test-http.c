@@ -4,6 +4,7 @@
  */
 #include "common/auto.h"
 #include "daemon/peer.h"
+#include "daemon/store.h"
 #include "tests/fakes/httpworld.h"
 
 #include <pthread.h>
@@ -283,6 +284,45 @@ TEST(a_failure_is_not_kept_for_a_key)
     ASSERT_REFUSED(409, "name_in_use");
     request("POST /count", "Idempotency-Key: k\r\n", "{\"n\":1}");
     ASSERT_STATUS(201);
+    ASSERT_CONTAINS(answer, "first\r\n");
+    stop();
+}
+
+/* Makes the database what a daemon leaves that is killed before it keeps the answer. */
+static void forget_answer(const char *key, char id[LIMIT_ID + 1])
+{
+    struct store *st = NULL;
+    autofree char *hash = NULL, *body = NULL;
+    struct err e = ERR_INIT;
+    int code = 0;
+
+    const char *object = strstr(answer, "Object: ");
+    ASSERT_NOT_NULL(object);
+    memcpy(id, object + strlen("Object: "), LIMIT_ID);
+    id[LIMIT_ID] = '\0';
+    ASSERT_OK(store_open(test_path("db"), &st, &e), e);
+    ASSERT_EQ(store_idem_get(st, getuid(), key, &hash, &code, &body, &e), 1);
+    ASSERT_EQ(code, 201);
+    ASSERT_OK(store_idem_put(st, getuid(), key, hash, 0, id, &e), e);
+    store_close(st);
+}
+
+TEST(a_request_that_was_cut_off_is_told_what_it_may_have_made)
+{
+    char id[LIMIT_ID + 1], line[64];
+
+    start();
+    request("POST /count", "Idempotency-Key: k\r\n", "{\"text\":\"a\"}");
+    ASSERT_CONTAINS(answer, "first\r\n");
+    forget_answer("k", id);
+    request("POST /count", "Idempotency-Key: k\r\n", "{\"text\":\"a\"}");
+    ASSERT_STATUS(201);
+    snprintf(line, sizeof(line), "Object: %s again\r\n", id);
+    ASSERT_CONTAINS(answer, line);
+    request("POST /count", "Idempotency-Key: k\r\n", "{\"text\":\"b\"}");
+    ASSERT_REFUSED(422, "idempotency_mismatch");
+    request("POST /count", "", "{}");
+    ASSERT_CONTAINS(answer, "Object:  first\r\n");
     stop();
 }
 

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: MIT
  *
- * Digests of an image's files.
+ * Digests of an image's files, and what is left of builds that were cut off.
  */
 #include "common/auto.h"
+#include "daemon/image.h"
 #include "daemon/image_priv.h"
 #include "tests/harness/test.h"
 
 #include <fcntl.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define SIZE (1 << 20)
@@ -44,4 +47,39 @@ TEST(a_digest_does_not_see_holes)
     digest("moved", c);
     ASSERT_STREQ(a, b);
     ASSERT_STRNE(a, c);
+}
+
+static void make_dir(const char *name)
+{
+    ASSERT_SYS(mkdir(test_path(name), 0755));
+}
+
+static bool there(const char *name)
+{
+    return access(test_path(name), F_OK) == 0;
+}
+
+TEST(what_was_cut_off_is_taken_away_unless_somebody_builds)
+{
+    static const char kept[] = "images/"
+        "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    struct err e = ERR_INIT;
+
+    ASSERT_OK(image_tidy(test_dir(), &e), e);       /* nothing was ever built */
+    make_dir("images");
+    make_dir("images/.build-abc");
+    make_dir("images/.build-abc/tree");
+    make_dir("images/.gone-abc");
+    make_dir(kept);
+    ASSERT_OK(image_tidy(test_dir(), &e), e);
+    ASSERT_TRUE(there("images/.build-abc"));
+    autoclose int lock = ASSERT_SYS(open(test_path("images/.lock"), O_RDWR | O_CREAT | O_CLOEXEC,
+                                         0600));
+    ASSERT_SYS(flock(lock, LOCK_EX));
+    ASSERT_OK(image_tidy(test_dir(), &e), e);
+    ASSERT_TRUE(there("images/.build-abc") && there("images/.gone-abc"));
+    ASSERT_SYS(flock(lock, LOCK_UN));
+    ASSERT_OK(image_tidy(test_dir(), &e), e);
+    ASSERT_FALSE(there("images/.build-abc") || there("images/.gone-abc"));
+    ASSERT_TRUE(there(kept));       /* a database that is put back may know it */
 }
