@@ -157,6 +157,17 @@ static const struct opt audit_opts[] = {
     OPT_END
 };
 
+static const struct opt events_opts[] = {
+    OPT(struct events_opts, follow, "follow", 'f', OPT_FLAG, NULL, "go on as more comes"),
+    OPT(struct events_opts, since, "since", 0, OPT_STR, "SEQ|TIME",
+        "from the event of this number on, or from this time (RFC 3339), or so long ago, as in "
+        "10m"),
+    OPT(struct events_opts, sandbox, "sandbox", 0, OPT_STR, "NAME", "of this sandbox only",
+        .complete = COMPLETE_SANDBOX),
+    OPT(struct events_opts, json, "json", 0, OPT_FLAG, NULL, "lines of JSON, with all there is"),
+    OPT_END
+};
+
 static const struct opt format_opts[] = {
     OPT(struct format_opts, format, "format", 'f', OPT_STR, "FORMAT",
         "json, or a template such as '{{.Server.Version}}'", .complete = COMPLETE_WORDS,
@@ -228,6 +239,14 @@ const struct command commands[] = {
       "The log of the agent in the guest, or with --console what the machine printed. Control "
       "characters are shown and not obeyed, unless --raw is given.", NULL,
       OPTS(logs_opts, logs_opts), .min_args = 1, .max_args = 1, SANDBOX, .run = cmd_logs },
+    { "events", NULL, "", "show what happened to sandboxes",
+      "Creations, starts, ends and their reasons, commands, changes of policies, what was denied, "
+      "and quotas that were met. Each event has a number, its predecessor's and one, also over "
+      "restarts of sandboxd; those of other users' sandboxes are left out. Without --since, -f "
+      "shows what comes from now on.",
+      "sbx events --since 1h --sandbox box\n"
+      "sbx events -f --json\n",
+      OPTS(events_opts, events_opts), .run = cmd_events },
     { "images", NULL, "", "list images", NULL, NULL, OPTS(execs_opts, list_opts),
       .run = cmd_images },
     { "image ls", "list", "", "list images", NULL, NULL, OPTS(execs_opts, list_opts),

@@ -253,6 +253,21 @@ struct api_audit_verdict {  /* GET /v1/audit/verify */
     struct api_audit_break broken;
 };
 
+/* ---- what happens, and figures: docs/OPERATIONS.md ---- */
+
+struct api_event_owner { bool present; uint32_t uid; };
+/* One line of GET /v1/events (application/x-ndjson). */
+struct api_event {
+    uint64_t seq;           /* each is its predecessor's and one; others' are left out */
+    int64_t time;
+    char *kind;             /* sandbox.running …, or "gone": what was before is not kept any more */
+    struct api_event_owner owner;   /* absent: about the daemon itself */
+    char *sandbox, *name;   /* id and name; NULL: none */
+    char *exec;             /* id */
+    char *detail;           /* words */
+    uint64_t count;         /* that many alike */
+};
+
 struct api_check {          /* something that networks of sandboxes need */
     char *name;
     bool ok;
@@ -307,5 +322,5 @@ extern const struct jfield api_create_req_table[], api_sandbox_table[], api_sand
     api_policy_rules_req_table[], api_policy_verdict_table[], api_policy_why_table[],
     api_policy_event_table[], api_policy_proof_table[], api_named_policy_table[],
     api_named_policy_list_table[], api_named_policy_req_table[], api_check_list_table[],
-    api_audit_record_table[], api_audit_verdict_table[],
+    api_audit_record_table[], api_audit_verdict_table[], api_event_table[],
     api_quota_table[], api_quota_item_table[];

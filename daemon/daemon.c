@@ -6,6 +6,7 @@
 #include "common/log.h"
 #include "daemon/audit.h"
 #include "daemon/egress.h"
+#include "daemon/events.h"
 #include "daemon/evloop.h"
 #include "daemon/http.h"
 #include "daemon/idem.h"
@@ -22,6 +23,7 @@
 #include <sys/stat.h>
 
 #define FIRST_PASSED 3
+#define EVENTS_STOP_MS 1000     /* what waits to be written, when a request does not end */
 #define START_SECONDS 90        /* libvirt's first start takes 7; guests found are greeted */
 
 /* mkdir -p, then exactly this mode: others pass through to the sandboxes' own directories. */
@@ -105,6 +107,13 @@ static int open_audit(struct daemon *d, bool serves, struct err *e)
     return err_wrap(e, "audit log");
 }
 
+static int open_events(struct daemon *d, bool serves, struct err *e)
+{
+    const char *what = serves ? "sandboxd " SBX_VERSION : "sandboxd fsck --repair " SBX_VERSION;
+
+    return events_open(d->store, d->config.events, what, &d->events, e);
+}
+
 int daemon_settle(struct daemon *d, bool serves, struct err *e)
 {
     autosbuf struct sbuf db = SBUF(LIMIT_PATH);
@@ -112,15 +121,17 @@ int daemon_settle(struct daemon *d, bool serves, struct err *e)
     d->started_at = now_real_us();
     sbuf_fmt(&db, "%s/sandboxd.db", d->config.state_dir);
     if (open_audit(d, serves, e) < 0 || store_open(sbuf_str(&db), &d->store, e) < 0 ||
+        open_events(d, serves, e) < 0 ||
         idem_new(d->store, &d->idem, e) < 0 || quota_new(&d->config.quota, &d->quota, e) < 0 ||
         evloop_new(&d->loop, e) < 0 || worker_new(&d->worker, e) < 0)
         return -1;
     notify_extend(START_SECONDS);
     notify_status("connecting libvirt and looking after sandboxes");
-    if (egress_open(&d->config, d->store, &d->egress, e) < 0)
+    if (egress_open(&d->config, d->store, d->events, &d->egress, e) < 0)
         return -1;
     struct vms_deps deps = { .config = &d->config, .store = d->store, .loop = d->loop,
-                             .worker = d->worker, .egress = d->egress, .quota = d->quota };
+                             .worker = d->worker, .egress = d->egress, .quota = d->quota,
+                             .events = d->events };
     return vms_new(&deps, &d->vms, e);
 }
 
@@ -164,8 +175,10 @@ static bool none_running(struct daemon *d)
 bool daemon_stop(struct daemon *d)
 {
     /* no new connections; streams end; requests finish */
-    if (d->http && !http_stop(d->http, HTTP_STOP_MS))
+    if (d->http && !http_stop(d->http, HTTP_STOP_MS)) {
+        events_flush(d->events, EVENTS_STOP_MS);
         return false;
+    }
     http_free(take_ptr(d->http));
     if (!d->socket_passed && d->listen_fd >= 0)
         unlink(d->config.socket);
@@ -180,6 +193,7 @@ bool daemon_stop(struct daemon *d)
     egress_free(take_ptr(d->egress));
     if (d->loop)
         evloop_free(take_ptr(d->loop));
+    events_free(take_ptr(d->events), true);
     audit_free(take_ptr(d->audit));
     idem_free(take_ptr(d->idem));
     if (d->store)

@@ -13,6 +13,7 @@
 
 struct audit;
 struct egress;
+struct events;
 struct evloop;
 struct http;
 struct idem;
@@ -30,6 +31,7 @@ struct daemon {
     struct audit *audit;        /* NULL: it is off */
     struct idem *idem;
     struct quota *quota;
+    struct events *events;
     struct evloop *loop;
     struct worker *worker;
     struct egress *egress;

@@ -170,8 +170,8 @@ static void try_ready(struct egress *g)
     g->broken = e;
 }
 
-int egress_open(const struct config *config, struct store *store, struct egress **ret,
-                struct err *e)
+int egress_open(const struct config *config, struct store *store, struct events *events,
+                struct egress **ret, struct err *e)
 {
     struct egress *g = calloc(1, sizeof(*g));
 
@@ -179,6 +179,7 @@ int egress_open(const struct config *config, struct store *store, struct egress 
         return err_nomem(e);
     g->config = config;
     g->store = store;
+    g->events = events;
     g->mtu = LINK_MTU;
     g->lines_end = &g->lines;
     pthread_mutex_init(&g->change, NULL);
@@ -580,4 +581,12 @@ void egress_describe(struct egress *g, uint32_t slot, struct api_network *ret)
     if (g->boxes[slot])
         ret->address = strdup(address_format(g->boxes[slot]->link.address, text));
     pthread_mutex_unlock(&g->lock);
+}
+
+uint64_t egress_denials(struct egress *g, uint32_t slot)
+{
+    if (!egress_enabled(g))
+        return 0;
+    hold_lock(&g->lock);
+    return g->boxes[slot] ? g->boxes[slot]->denials : 0;
 }

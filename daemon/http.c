@@ -118,9 +118,9 @@ static void new_request_id(struct caller *caller, struct err *e)
 }
 
 /* One user too many times: told so on the spot, before the library reads a byte. */
-static void turn_away(const struct conn *conn, const struct err *e)
+static void turn_away(const struct http *h, const struct conn *conn, const struct err *e)
 {
-    struct call c = { .caller = conn->caller };
+    struct call c = { .daemon = h->o.daemon, .caller = conn->caller };
     struct err ignored = ERR_INIT;
 
     new_request_id(&c.caller, &ignored);
@@ -150,7 +150,7 @@ static void conn_open(struct http *h, struct MHD_Connection *mc, void **ctx)
     h->conns = conn;
     pthread_mutex_unlock(&h->lock);
     if (r < 0)
-        turn_away(conn, &over);
+        turn_away(h, conn, &over);
 }
 
 static void conn_close(struct http *h, struct conn *conn)

@@ -78,6 +78,9 @@ const struct route routes_table[] = {
     { "DELETE", "/v1/images/{ref}", ROLE_ADMIN, NO_BODY,                      h_image_delete,
       ACTION(IMAGE_RM) },
 
+    { "GET",    "/v1/events",       ROLE_USER,  NO_BODY,                      h_events,
+      ROUTE_STREAM, "since follow sandbox" },
+
     { "GET",    "/v1/audit",        ROLE_USER,  NO_BODY,                      h_audit,
       ROUTE_STREAM, "since follow" },
     { "GET",    "/v1/audit/verify", ROLE_ADMIN, NO_BODY,                      h_audit_verify,

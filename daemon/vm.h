@@ -18,6 +18,7 @@
 #include "daemon/store.h"
 #include "daemon/workspace.h"
 
+struct events;
 struct vms;     /* the registry */
 struct vm;
 
@@ -36,6 +37,7 @@ struct vms_deps {       /* borrowed */
     struct worker *worker;
     struct egress *egress;
     struct quota *quota;
+    struct events *events;
 };
 /* Opens libvirt, reconciles what a former daemon left, adopts running guests. Blocks. */
 int vms_new(const struct vms_deps *deps, struct vms **ret, struct err *e);

@@ -242,6 +242,7 @@ int vms_new(const struct vms_deps *deps, struct vms **ret, struct err *e)
     v->worker = deps->worker;
     v->egress = deps->egress;
     v->quota = deps->quota;
+    v->events = deps->events;
     pthread_mutex_init(&v->lock, NULL);
     pthread_mutex_init(&v->probe_lock, NULL);
     pthread_mutex_init(&v->accel_lock, NULL);
