@@ -66,6 +66,7 @@ COMMAND(cmd_quota);
 COMMAND(cmd_restart);
 COMMAND(cmd_rm);
 COMMAND(cmd_start);
+COMMAND(cmd_stats);
 COMMAND(cmd_stop);
 COMMAND(cmd_version);
 
@@ -103,6 +104,7 @@ struct quota_opts { const char *uid, *format; };
 struct help_opts { bool man; };
 struct json_opts { bool json; };                /* policy check, why, prove, show; doctor */
 struct audit_opts { bool follow, json; const char *since; };
+struct stats_opts { bool all, no_stream, json, no_trunc; };
 struct events_opts { bool follow, json; const char *since, *sandbox; };
 struct policy_ls_opts { bool json, no_trunc; };
 struct policy_apply_opts { const char *file; };

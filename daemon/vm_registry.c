@@ -137,6 +137,19 @@ int vms_find(struct vms *v, const struct caller *c, const char *ref, struct vm *
     return err_hint(e, "give more digits of the id");
 }
 
+int vms_each(struct vms *v, const struct caller *c, vms_each_fn fn, void *arg, struct err *e)
+{
+    size_t n = 0;
+    struct vm **list = vms_snapshot(v, &n);
+    int r = list ? 0 : err_nomem(e);
+
+    for (size_t i = 0; r == 0 && i < n; i++)
+        if (visible(c, list[i]))
+            r = fn(arg, list[i], e);
+    vms_snapshot_done(list, n);
+    return r;
+}
+
 int vms_list(struct vms *v, const struct caller *c, struct api_sandbox_list *ret, struct err *e)
 {
     size_t n = 0;

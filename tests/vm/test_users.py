@@ -16,7 +16,7 @@ ANN, BOB = 1001, 60000      # uids of the kernel; whether they have accounts mak
 ASKED = {
     ("get", ""): None, ("delete", ""): None, ("delete", "?force=true"): None,
     ("post", "/start"): None, ("post", "/stop"): None, ("post", "/stop?timeout_ms=0"): None,
-    ("post", "/restart"): None, ("get", "/logs"): None,
+    ("post", "/restart"): None, ("get", "/logs"): None, ("get", "/stats"): None,
     ("get", "/execs"): None, ("post", "/execs"): {"command": ["true"]},
     ("post", "/run"): {"command": ["touch", "/workspace/bob-was-here"], "user": "root"},
     ("get", "/execs/{exec}"): None, ("get", "/execs/{exec}/attach"): None,
