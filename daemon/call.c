@@ -9,6 +9,7 @@
 #include "common/parse.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
+#include "daemon/meter.h"
 #include "daemon/routes.h"
 
 #include <poll.h>
@@ -271,8 +272,10 @@ void reply_error(struct call *c, const struct err *error)
     char *allow = NULL;
 
     log_error(c, error);
-    if (error->code == ERR_QUOTA && c->daemon)
+    if (error->code == ERR_QUOTA && c->daemon) {
+        meter_quota(c->daemon->meter, error->quota.name);
         tell_refusal(c, error);
+    }
     if (error->code == ERR_INTERNAL) {
         err_set(&shown, ERR_INTERNAL, "internal error");
         err_hint(&shown, "the log of sandboxd says more: look for request %s", c->caller.request);

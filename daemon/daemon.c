@@ -10,6 +10,7 @@
 #include "daemon/evloop.h"
 #include "daemon/http.h"
 #include "daemon/idem.h"
+#include "daemon/meter.h"
 #include "daemon/notify.h"
 #include "daemon/peer.h"
 #include "daemon/view.h"
@@ -114,6 +115,15 @@ static int open_events(struct daemon *d, bool serves, struct err *e)
     return events_open(d->store, d->config.events, what, &d->events, e);
 }
 
+static int open_meter(struct daemon *d, struct err *e)
+{
+    size_t n = 0;
+
+    while (routes_table[n].method)
+        n++;
+    return meter_new(n, &d->meter, e);
+}
+
 int daemon_settle(struct daemon *d, bool serves, struct err *e)
 {
     autosbuf struct sbuf db = SBUF(LIMIT_PATH);
@@ -121,7 +131,7 @@ int daemon_settle(struct daemon *d, bool serves, struct err *e)
     d->started_at = now_real_us();
     sbuf_fmt(&db, "%s/sandboxd.db", d->config.state_dir);
     if (open_audit(d, serves, e) < 0 || store_open(sbuf_str(&db), &d->store, e) < 0 ||
-        open_events(d, serves, e) < 0 ||
+        open_events(d, serves, e) < 0 || open_meter(d, e) < 0 ||
         idem_new(d->store, &d->idem, e) < 0 || quota_new(&d->config.quota, &d->quota, e) < 0 ||
         evloop_new(&d->loop, e) < 0 || worker_new(&d->worker, e) < 0)
         return -1;
@@ -141,7 +151,7 @@ int daemon_start(struct daemon *d, struct err *e)
         return -1;
     struct http_options o = { .daemon = d, .routes = routes_table, .listen_fd = d->listen_fd,
                               .admin_gid = d->admin_gid, .idle_s = LIMIT_HTTP_IDLE_S,
-                              .quota = d->quota };
+                              .quota = d->quota, .meter = d->meter };
     return http_new(&o, &d->http, e);
 }
 
@@ -196,6 +206,7 @@ bool daemon_stop(struct daemon *d)
     events_free(take_ptr(d->events), true);
     audit_free(take_ptr(d->audit));
     idem_free(take_ptr(d->idem));
+    meter_free(take_ptr(d->meter));
     if (d->store)
         store_close(take_ptr(d->store));
     if (unused)

@@ -17,6 +17,7 @@ struct events;
 struct evloop;
 struct http;
 struct idem;
+struct meter;
 struct quota;
 struct vms;
 struct worker;
@@ -32,6 +33,7 @@ struct daemon {
     struct idem *idem;
     struct quota *quota;
     struct events *events;
+    struct meter *meter;
     struct evloop *loop;
     struct worker *worker;
     struct egress *egress;

@@ -361,6 +361,8 @@ static void repair(struct egress *g, const char *why)
     static struct log_rate rate;
 
     g->dirty = egress_rebuild(g, &e) < 0 || guard_close(&g->net, &e) < 0;
+    g->repairs++;
+    events_repeat(g->events, &(struct event){ .kind = EVENT_REPAIR, .detail = why });
     if (!g->dirty)
         log_warn(NULL, "%s", why);
     else if (log_rate_ok(&rate, 1, 60000))
@@ -589,4 +591,14 @@ uint64_t egress_denials(struct egress *g, uint32_t slot)
         return 0;
     hold_lock(&g->lock);
     return g->boxes[slot] ? g->boxes[slot]->denials : 0;
+}
+
+void egress_state(struct egress *g, struct egress_state *ret)
+{
+    *ret = (struct egress_state){ 0 };
+    if (!egress_enabled(g))
+        return;
+    ret->waiting = worker_waiting(g->writer);
+    hold_lock(&g->lock);
+    ret->repairs = g->repairs;
 }

@@ -57,6 +57,11 @@ void egress_describe(struct egress *g, uint32_t slot, struct api_network *ret);
 /* What was denied to it since it runs, or since the daemon does: packets, as far as the filter
  * tells of each, and names. */
 uint64_t egress_denials(struct egress *g, uint32_t slot);
+struct egress_state {
+    uint64_t repairs;       /* of the filter: others changed it, or a change failed */
+    uint32_t waiting;       /* jobs of the writer */
+};
+void egress_state(struct egress *g, struct egress_state *ret);
 
 int egress_policy(struct egress *g, const char *id, struct api_policy *ret, struct err *e);
 /* In force when it returns, flows that it denies cut; or the old one is, and the error says why. */

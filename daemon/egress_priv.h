@@ -105,6 +105,7 @@ struct egress {
     pthread_mutex_t change;         /* one change of policy or registry at a time; first */
     pthread_mutex_t lock;           /* guards all below */
     bool dirty;                     /* the kernel may not have what it should: make it anew */
+    uint64_t repairs;
     bool ready;                     /* range, guard, filter, log are there */
     struct err broken;              /* else why not */
     struct filter *filter;

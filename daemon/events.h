@@ -45,6 +45,7 @@
     X(EVENT_POLICY_CHANGE,    "policy.change")  \
     X(EVENT_DENIED,           "network.denied") \
     X(EVENT_QUOTA,            "quota.refused")  \
+    X(EVENT_REPAIR,           "network.repair") \
     X(EVENT_LOST,             "events.lost")
 
 enum event_kind {

@@ -57,6 +57,8 @@ int h_audit(struct call *c, struct err *e);
 int h_audit_verify(struct call *c, struct err *e);
 /* h_events.c */
 int h_events(struct call *c, struct err *e);
+/* h_metrics.c */
+int h_metrics(struct call *c, struct err *e);
 /* h_stats.c */
 int h_stats(struct call *c, struct err *e);
 int h_stats_list(struct call *c, struct err *e);

@@ -135,3 +135,10 @@ bool procstat_add(pid_t pid, uid_t uid, uint64_t start_time, bool thorough, stru
 {
     return pid > 0 && add_tree(pid, uid, start_time, thorough, 0, u);
 }
+
+void procstat_self(struct proc_use *u)
+{
+    autofree char *children = NULL;
+
+    (void)add_one(getpid(), (uid_t)-1, 0, false, u, &children);
+}

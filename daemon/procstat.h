@@ -24,3 +24,5 @@ struct proc_use {           /* sums */
  * began at `start_time` (clock ticks since boot; 0: any), and nothing was added. `thorough`: pss,
  * which costs milliseconds for each GiB. */
 bool procstat_add(pid_t pid, uid_t uid, uint64_t start_time, bool thorough, struct proc_use *u);
+/* Adds this process, without its children. */
+void procstat_self(struct proc_use *u);

@@ -82,6 +82,7 @@ const struct route routes_table[] = {
 
     { "GET",    "/v1/stats",        ROLE_USER,  NO_BODY,                      h_stats_list,
       0, "all" },
+    { "GET",    "/v1/metrics",      ROLE_USER,  NO_BODY,                      h_metrics },
     { "GET",    "/v1/events",       ROLE_USER,  NO_BODY,                      h_events,
       ROUTE_STREAM, "since follow sandbox" },
 
