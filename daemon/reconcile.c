@@ -124,8 +124,10 @@ static int settle(struct vm *vm, struct err *e)
     case VM_RUNNING:
         /* Its disk had no room: it waits, and meets the same again if there is none yet. */
         if (exists && paused && virt_stalled(vm->vms->virt, vm->id, &ignored) == 1 &&
-            virt_resume(vm->vms->virt, vm->id, &ignored) == 0)
+            virt_resume(vm->vms->virt, vm->id, &ignored) == 0) {
+            vm_tell(vm, EVENT_RESUME, NULL);
             paused = false;
+        }
         if (exists && !paused)
             return adopt(vm, e);
         return stop_row(vm, exists ? "it powered off while sandboxd was not running" : gone_reason,
