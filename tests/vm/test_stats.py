@@ -75,8 +75,13 @@ def test_the_network_is_seen_from_the_guests_side(daemon, box):
     assert after["tx_packets"] >= before["tx_packets"] + 1
     assert after["tx_bytes"] >= before["tx_bytes"] + 60
     assert table(daemon)["box"]["DENIED"] == str(after["denied"])
-    # the resolver's answer is received, not sent
-    sent, got = after["tx_bytes"], after["rx_bytes"]
+    # a flood that nobody answers but with a few refusals
+    flood = "for i in $(seq 200); do head -c 1000 /dev/zero > /dev/udp/192.0.2.1/9; done 2>/dev/null; true"
+    box.exec("bash", "-c", flood)
+    sent = stats(daemon)["network"]
+    assert sent["tx_bytes"] - after["tx_bytes"] > 180_000 and sent["tx_packets"] - after["tx_packets"] >= 180
+    assert sent["rx_bytes"] - after["rx_bytes"] < 90_000
+    sent, got = sent["tx_bytes"], sent["rx_bytes"]
     box.sh("getent hosts nothing.example || true")
     wait_until(lambda: (s := stats(daemon)["network"])["tx_bytes"] > sent and s["rx_bytes"] > got, what="question")
 
