@@ -6,7 +6,9 @@
 #include "common/auto.h"
 #include "common/io.h"
 #include "common/name.h"
+#include "daemon/daemon.h"
 #include "daemon/events.h"
+#include "daemon/handlers.h"
 #include "tests/harness/test.h"
 
 #include <signal.h>
@@ -360,6 +362,45 @@ TEST(a_database_that_fails_delays_events_and_loses_those_beyond_the_queue)
     ASSERT_STREQ(rows[n - 1].kind, "sandbox.start");
     event_rows_done(rows, n);
     ASSERT_EQ(check_numbers(st, 1), 3 + EVENT_QUEUE);
+    events_free(ev, true);
+    store_close(st);
+}
+
+/* What a follower gets next. */
+static const char *read_some(struct call *c)
+{
+    static char buf[16 * 1024 + 1];
+    int64_t n = c->reply.stream.read(c->reply.stream.arg, buf, sizeof(buf) - 1);
+
+    ASSERT_TRUE(n > 0);
+    buf[n] = '\0';
+    return buf;
+}
+
+TEST(a_reader_that_falls_behind_is_told_what_it_missed)
+{
+    struct store *st = open_store();
+    struct events *ev = open_events(st);
+    struct daemon d = { .store = st, .events = ev };
+    struct call c = { .daemon = &d, .caller = { .admin = true }, .conn_fd = -1, .stop_fd = -1 };
+
+    ASSERT_OK(target_parse("/v1/events?follow=true&since=1", &c.target, &e), e);
+    ASSERT_OK(h_events(&c, &e), e);
+    const char *text = read_some(&c);
+    ASSERT_CONTAINS(text, "{\"seq\":1,");
+    ASSERT_CONTAINS(text, "\"kind\":\"daemon.start\"");
+    add_some(ev, KEEP + 50);                    /* 2 to 151; 52 is the oldest that stays */
+    ASSERT_TRUE(events_flush(ev, LONG_MS));
+    text = read_some(&c);
+    ASSERT_TRUE(strncmp(text, "{\"seq\":51,", strlen("{\"seq\":51,")) == 0);
+    ASSERT_CONTAINS(text, "\"kind\":\"gone\",\"detail\":\"events before 52 are not kept any more\","
+                          "\"count\":50}\n{\"seq\":52,");
+    call_done(&c);
+
+    c = (struct call){ .daemon = &d, .caller = { .admin = true }, .conn_fd = -1, .stop_fd = -1 };
+    ASSERT_OK(target_parse("/v1/events?since=51", &c.target, &e), e);
+    ASSERT_ERR(h_events(&c, &e), e, ERR_EVENTS_GONE);
+    call_done(&c);
     events_free(ev, true);
     store_close(st);
 }
