@@ -36,6 +36,7 @@ COMMAND(cmd_complete);
 COMMAND(cmd_completion);
 COMMAND(cmd_create);
 COMMAND(cmd_dial_stdio);
+COMMAND(cmd_events);
 COMMAND(cmd_exec);
 COMMAND(cmd_execs);
 COMMAND(cmd_help);
@@ -65,6 +66,7 @@ COMMAND(cmd_quota);
 COMMAND(cmd_restart);
 COMMAND(cmd_rm);
 COMMAND(cmd_start);
+COMMAND(cmd_stats);
 COMMAND(cmd_stop);
 COMMAND(cmd_version);
 
@@ -102,6 +104,8 @@ struct quota_opts { const char *uid, *format; };
 struct help_opts { bool man; };
 struct json_opts { bool json; };                /* policy check, why, prove, show; doctor */
 struct audit_opts { bool follow, json; const char *since; };
+struct stats_opts { bool all, no_stream, json, no_trunc; };
+struct events_opts { bool follow, json; const char *since, *sandbox; };
 struct policy_ls_opts { bool json, no_trunc; };
 struct policy_apply_opts { const char *file; };
 struct policy_log_opts {

@@ -157,6 +157,26 @@ static const struct opt audit_opts[] = {
     OPT_END
 };
 
+static const struct opt events_opts[] = {
+    OPT(struct events_opts, follow, "follow", 'f', OPT_FLAG, NULL, "go on as more comes"),
+    OPT(struct events_opts, since, "since", 0, OPT_STR, "SEQ|TIME",
+        "from the event of this number on, or from this time (RFC 3339), or so long ago, as in "
+        "10m"),
+    OPT(struct events_opts, sandbox, "sandbox", 0, OPT_STR, "NAME", "of this sandbox only",
+        .complete = COMPLETE_SANDBOX),
+    OPT(struct events_opts, json, "json", 0, OPT_FLAG, NULL, "lines of JSON, with all there is"),
+    OPT_END
+};
+
+static const struct opt stats_opts[] = {
+    OPT(struct stats_opts, all, "all", 'a', OPT_FLAG, NULL, "those that do not run, too"),
+    OPT(struct stats_opts, no_stream, "no-stream", 0, OPT_FLAG, NULL, "once, also on a terminal"),
+    OPT(struct stats_opts, json, "json", 0, OPT_FLAG, NULL,
+        "once, one JSON object a line, with all there is"),
+    OPT(struct stats_opts, no_trunc, "no-trunc", 0, OPT_FLAG, NULL, "cut nothing"),
+    OPT_END
+};
+
 static const struct opt format_opts[] = {
     OPT(struct format_opts, format, "format", 'f', OPT_STR, "FORMAT",
         "json, or a template such as '{{.Server.Version}}'", .complete = COMPLETE_WORDS,
@@ -228,6 +248,23 @@ const struct command commands[] = {
       "The log of the agent in the guest, or with --console what the machine printed. Control "
       "characters are shown and not obeyed, unless --raw is given.", NULL,
       OPTS(logs_opts, logs_opts), .min_args = 1, .max_args = 1, SANDBOX, .run = cmd_logs },
+    { "stats", NULL, "[NAME...]", "show what sandboxes use",
+      "Of the sandboxes named, or of all that run. On a terminal the table is drawn anew each "
+      "second until it is interrupted. Processor time is that of the second before, 100% is one "
+      "processor. Memory and processor time are those of the machine's processes on the host, NET "
+      "I/O is what the guest received and sent, DISK what its disk takes on the host and its size, "
+      "DENIED counts packets and names that its policy refused.",
+      "sbx stats\n"
+      "sbx stats --json box | jq .memory.used\n",
+      OPTS(stats_opts, stats_opts), .max_args = ANY, SANDBOX, .run = cmd_stats },
+    { "events", NULL, "", "show what happened to sandboxes",
+      "Creations, starts, ends and their reasons, commands, changes of policies, what was denied, "
+      "and quotas that were met. Each event has a number, its predecessor's and one, also over "
+      "restarts of sandboxd; those of other users' sandboxes are left out. Without --since, -f "
+      "shows what comes from now on.",
+      "sbx events --since 1h --sandbox box\n"
+      "sbx events -f --json\n",
+      OPTS(events_opts, events_opts), .run = cmd_events },
     { "images", NULL, "", "list images", NULL, NULL, OPTS(execs_opts, list_opts),
       .run = cmd_images },
     { "image ls", "list", "", "list images", NULL, NULL, OPTS(execs_opts, list_opts),

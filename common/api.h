@@ -253,6 +253,59 @@ struct api_audit_verdict {  /* GET /v1/audit/verify */
     struct api_audit_break broken;
 };
 
+/* ---- what happens, and figures: docs/OPERATIONS.md ---- */
+
+struct api_event_owner { bool present; uint32_t uid; };
+/* One line of GET /v1/events (application/x-ndjson). */
+struct api_event {
+    uint64_t seq;           /* each is its predecessor's and one; others' are left out */
+    int64_t time;
+    char *kind;             /* sandbox.running …, or "gone": what was before is not kept any more */
+    struct api_event_owner owner;   /* absent: about the daemon itself */
+    char *sandbox, *name;   /* id and name; NULL: none */
+    char *exec;             /* id */
+    char *detail;           /* words */
+    uint64_t count;         /* that many alike */
+};
+
+struct api_stats_cpu {
+    uint32_t cpus;
+    uint64_t usage_us;      /* of the machine's processes on the host, since it started */
+};
+struct api_stats_memory {   /* bytes */
+    uint64_t limit;         /* the guest's memory */
+    uint64_t used;          /* on the host, by the machine's processes; the guest's counted once */
+    uint64_t rss;           /* their resident sets; what they share counts in each */
+    uint64_t pss;           /* what is shared counts in parts; of one sandbox only, else 0 */
+};
+struct api_stats_disk {     /* bytes */
+    uint64_t size;          /* as the guest sees it */
+    uint64_t allocated;     /* on the host */
+    uint64_t read_bytes, written_bytes;     /* from and to the host's disks */
+};
+struct api_stats_network {
+    bool present;           /* false: it has none, or does not run */
+    uint64_t rx_bytes, rx_packets;          /* received by the guest */
+    uint64_t tx_bytes, tx_packets;
+    uint64_t denied;        /* packets and names */
+};
+/* GET /v1/sandboxes/{ref}/stats. Counters begin anew with each start of the sandbox; `denied` with
+ * those of sandboxd, too. */
+struct api_stats {
+    char *id, *name, *state;
+    struct api_owner owner;
+    int64_t time;           /* when it was looked at */
+    int64_t started_at;
+    uint64_t uptime_ms;     /* 0: it does not run, and all that is used is 0 but the disk */
+    struct api_stats_cpu cpu;
+    struct api_stats_memory memory;
+    struct api_stats_disk disk;
+    struct api_stats_network network;
+    uint32_t execs_running;
+    uint32_t processes, threads;            /* on the host */
+};
+struct api_stats_list { struct jlist stats; };  /* GET /v1/stats */
+
 struct api_check {          /* something that networks of sandboxes need */
     char *name;
     bool ok;
@@ -307,5 +360,6 @@ extern const struct jfield api_create_req_table[], api_sandbox_table[], api_sand
     api_policy_rules_req_table[], api_policy_verdict_table[], api_policy_why_table[],
     api_policy_event_table[], api_policy_proof_table[], api_named_policy_table[],
     api_named_policy_list_table[], api_named_policy_req_table[], api_check_list_table[],
-    api_audit_record_table[], api_audit_verdict_table[],
+    api_audit_record_table[], api_audit_verdict_table[], api_event_table[],
+    api_stats_table[], api_stats_list_table[],
     api_quota_table[], api_quota_item_table[];

@@ -47,6 +47,7 @@
     X(ERR_EXEC_STATE,         "exec_not_running",       409, 125)         \
     X(ERR_IMAGE_IN_USE,       "image_in_use",           409, 125)         \
     X(ERR_TOO_LARGE,          "body_too_large",         413, 125)         \
+    X(ERR_EVENTS_GONE,        "events_gone",            410, 125)         \
     X(ERR_OFFSET_GONE,        "offset_gone",            416, 125)         \
     X(ERR_IDEMPOTENCY,        "idempotency_mismatch",   422, 125)         \
     X(ERR_COMMAND_NOT_EXEC,   "command_not_executable", 422, 126)         \

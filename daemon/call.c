@@ -7,6 +7,9 @@
 #include "common/log.h"
 #include "common/name.h"
 #include "common/parse.h"
+#include "daemon/daemon.h"
+#include "daemon/events.h"
+#include "daemon/meter.h"
 #include "daemon/routes.h"
 
 #include <poll.h>
@@ -251,12 +254,28 @@ static void log_error(const struct call *c, const struct err *error)
         log_debug(&ctx, "%s %s refused", c->method ? c->method : "?", path);
 }
 
+/* Of whom the quota is: a sandbox's are its owner's, whoever asked. */
+static void tell_refusal(const struct call *c, const struct err *error)
+{
+    struct event ev = { .kind = EVENT_QUOTA, .detail = error->msg };
+
+    if (c->vm)
+        ev.sandbox = vm_id(c->vm);
+    else
+        ev.uid = &c->caller.id.uid;
+    events_repeat(c->daemon->events, &ev);
+}
+
 void reply_error(struct call *c, const struct err *error)
 {
     struct err shown = *error, failed = ERR_INIT;
     char *allow = NULL;
 
     log_error(c, error);
+    if (error->code == ERR_QUOTA && c->daemon) {
+        meter_quota(c->daemon->meter, error->quota.name);
+        tell_refusal(c, error);
+    }
     if (error->code == ERR_INTERNAL) {
         err_set(&shown, ERR_INTERNAL, "internal error");
         err_hint(&shown, "the log of sandboxd says more: look for request %s", c->caller.request);

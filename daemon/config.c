@@ -153,6 +153,7 @@ static const struct jfield config_table[] = {
     JF(struct config, audit, JT_STR, .check = is_audit, .rule = "required, best-effort or off"),
     JF(struct config, audit_size, JT_U64, .min = 64 * KIB, .max = 16 * GIB, .def = 16 * MIB),
     JF(struct config, audit_files, JT_U32, .min = 1, .max = 1000, .def = 8),
+    JF(struct config, events, JT_U32, .min = 100, .max = 1000000, .def = 10000),
     JF(struct config, connections, JT_U32, .min = 1, .max = 1000000, .def = 2048),
     JF(struct config, connections_per_second, JT_U32, .min = 1, .max = 1000000, .def = 200),
     JF_END

@@ -45,6 +45,7 @@ struct config {
     char *audit;            /* required best-effort off */
     uint64_t audit_size;    /* bytes of a file of the audit log: 16 MiB */
     uint32_t audit_files;   /* old ones that are kept: 8 */
+    uint32_t events;        /* that are kept, of all sandboxes: 10000 */
     struct quota_config quota;      /* of users; what is unset is filled by quota_defaults() */
     uint64_t min_free_disk; /* bytes to stay free in state_dir; SPACE_AUTO */
     char *qemu_group;       /* qemu:///system only: group QEMU needs ("libvirt-qemu"); "" none */

@@ -6,9 +6,11 @@
 #include "common/log.h"
 #include "daemon/audit.h"
 #include "daemon/egress.h"
+#include "daemon/events.h"
 #include "daemon/evloop.h"
 #include "daemon/http.h"
 #include "daemon/idem.h"
+#include "daemon/meter.h"
 #include "daemon/notify.h"
 #include "daemon/peer.h"
 #include "daemon/view.h"
@@ -22,6 +24,7 @@
 #include <sys/stat.h>
 
 #define FIRST_PASSED 3
+#define EVENTS_STOP_MS 1000     /* what waits to be written, when a request does not end */
 #define START_SECONDS 90        /* libvirt's first start takes 7; guests found are greeted */
 
 /* mkdir -p, then exactly this mode: others pass through to the sandboxes' own directories. */
@@ -105,6 +108,22 @@ static int open_audit(struct daemon *d, bool serves, struct err *e)
     return err_wrap(e, "audit log");
 }
 
+static int open_events(struct daemon *d, bool serves, struct err *e)
+{
+    const char *what = serves ? "sandboxd " SBX_VERSION : "sandboxd fsck --repair " SBX_VERSION;
+
+    return events_open(d->store, d->config.events, what, &d->events, e);
+}
+
+static int open_meter(struct daemon *d, struct err *e)
+{
+    size_t n = 0;
+
+    while (routes_table[n].method)
+        n++;
+    return meter_new(n, &d->meter, e);
+}
+
 int daemon_settle(struct daemon *d, bool serves, struct err *e)
 {
     autosbuf struct sbuf db = SBUF(LIMIT_PATH);
@@ -112,15 +131,17 @@ int daemon_settle(struct daemon *d, bool serves, struct err *e)
     d->started_at = now_real_us();
     sbuf_fmt(&db, "%s/sandboxd.db", d->config.state_dir);
     if (open_audit(d, serves, e) < 0 || store_open(sbuf_str(&db), &d->store, e) < 0 ||
+        open_events(d, serves, e) < 0 || open_meter(d, e) < 0 ||
         idem_new(d->store, &d->idem, e) < 0 || quota_new(&d->config.quota, &d->quota, e) < 0 ||
         evloop_new(&d->loop, e) < 0 || worker_new(&d->worker, e) < 0)
         return -1;
     notify_extend(START_SECONDS);
     notify_status("connecting libvirt and looking after sandboxes");
-    if (egress_open(&d->config, d->store, &d->egress, e) < 0)
+    if (egress_open(&d->config, d->store, d->events, &d->egress, e) < 0)
         return -1;
     struct vms_deps deps = { .config = &d->config, .store = d->store, .loop = d->loop,
-                             .worker = d->worker, .egress = d->egress, .quota = d->quota };
+                             .worker = d->worker, .egress = d->egress, .quota = d->quota,
+                             .events = d->events };
     return vms_new(&deps, &d->vms, e);
 }
 
@@ -130,7 +151,7 @@ int daemon_start(struct daemon *d, struct err *e)
         return -1;
     struct http_options o = { .daemon = d, .routes = routes_table, .listen_fd = d->listen_fd,
                               .admin_gid = d->admin_gid, .idle_s = LIMIT_HTTP_IDLE_S,
-                              .quota = d->quota };
+                              .quota = d->quota, .meter = d->meter };
     return http_new(&o, &d->http, e);
 }
 
@@ -164,8 +185,10 @@ static bool none_running(struct daemon *d)
 bool daemon_stop(struct daemon *d)
 {
     /* no new connections; streams end; requests finish */
-    if (d->http && !http_stop(d->http, HTTP_STOP_MS))
+    if (d->http && !http_stop(d->http, HTTP_STOP_MS)) {
+        events_flush(d->events, EVENTS_STOP_MS);
         return false;
+    }
     http_free(take_ptr(d->http));
     if (!d->socket_passed && d->listen_fd >= 0)
         unlink(d->config.socket);
@@ -180,8 +203,10 @@ bool daemon_stop(struct daemon *d)
     egress_free(take_ptr(d->egress));
     if (d->loop)
         evloop_free(take_ptr(d->loop));
+    events_free(take_ptr(d->events), true);
     audit_free(take_ptr(d->audit));
     idem_free(take_ptr(d->idem));
+    meter_free(take_ptr(d->meter));
     if (d->store)
         store_close(take_ptr(d->store));
     if (unused)

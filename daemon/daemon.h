@@ -13,9 +13,11 @@
 
 struct audit;
 struct egress;
+struct events;
 struct evloop;
 struct http;
 struct idem;
+struct meter;
 struct quota;
 struct vms;
 struct worker;
@@ -30,6 +32,8 @@ struct daemon {
     struct audit *audit;        /* NULL: it is off */
     struct idem *idem;
     struct quota *quota;
+    struct events *events;
+    struct meter *meter;
     struct evloop *loop;
     struct worker *worker;
     struct egress *egress;

@@ -171,8 +171,8 @@ static void try_ready(struct egress *g)
     g->broken = e;
 }
 
-int egress_open(const struct config *config, struct store *store, struct egress **ret,
-                struct err *e)
+int egress_open(const struct config *config, struct store *store, struct events *events,
+                struct egress **ret, struct err *e)
 {
     struct egress *g = calloc(1, sizeof(*g));
 
@@ -180,6 +180,7 @@ int egress_open(const struct config *config, struct store *store, struct egress 
         return err_nomem(e);
     g->config = config;
     g->store = store;
+    g->events = events;
     g->mtu = LINK_MTU;
     g->lines_end = &g->lines;
     pthread_mutex_init(&g->change, NULL);
@@ -361,6 +362,8 @@ static void repair(struct egress *g, const char *why)
     static struct log_rate rate;
 
     g->dirty = egress_rebuild(g, &e) < 0 || guard_close(&g->net, &e) < 0;
+    g->repairs++;
+    events_repeat(g->events, &(struct event){ .kind = EVENT_REPAIR, .detail = why });
     if (!g->dirty)
         log_warn(NULL, "%s", why);
     else if (log_rate_ok(&rate, 1, 60000))
@@ -582,4 +585,22 @@ void egress_describe(struct egress *g, uint32_t slot, struct api_network *ret)
     if (g->boxes[slot])
         ret->address = strdup(address_format(g->boxes[slot]->link.address, text));
     pthread_mutex_unlock(&g->lock);
+}
+
+uint64_t egress_denials(struct egress *g, uint32_t slot)
+{
+    if (!egress_enabled(g))
+        return 0;
+    hold_lock(&g->lock);
+    return g->boxes[slot] ? g->boxes[slot]->denials : 0;
+}
+
+void egress_state(struct egress *g, struct egress_state *ret)
+{
+    *ret = (struct egress_state){ 0 };
+    if (!egress_enabled(g))
+        return;
+    ret->waiting = worker_waiting(g->writer);
+    hold_lock(&g->lock);
+    ret->repairs = g->repairs;
 }

@@ -24,11 +24,12 @@
 #include <sys/types.h>
 
 struct egress;
+struct events;
 
 /* Chooses the range, closes the guard, starts the thread. What an earlier daemon left in the kernel
  * goes on as it is until egress_settle(). */
-int egress_open(const struct config *config, struct store *store, struct egress **ret,
-                struct err *e);
+int egress_open(const struct config *config, struct store *store, struct events *events,
+                struct egress **ret, struct err *e);
 void egress_free(struct egress *g);     /* NULL is fine. Links and rules stay in the kernel */
 bool egress_enabled(const struct egress *g);    /* "network" of the configuration */
 
@@ -52,6 +53,15 @@ int egress_request(struct egress *g, uid_t uid, const struct api_create_req *req
 void egress_describe(struct egress *g, uint32_t slot, struct api_network *ret);
 
 /* --- policies; `id` of a sandbox that exists, running or not --- */
+
+/* What was denied to it since it runs, or since the daemon does: packets, as far as the filter
+ * tells of each, and names. */
+uint64_t egress_denials(struct egress *g, uint32_t slot);
+struct egress_state {
+    uint64_t repairs;       /* of the filter: others changed it, or a change failed */
+    uint32_t waiting;       /* jobs of the writer */
+};
+void egress_state(struct egress *g, struct egress_state *ret);
 
 int egress_policy(struct egress *g, const char *id, struct api_policy *ret, struct err *e);
 /* In force when it returns, flows that it denies cut; or the old one is, and the error says why. */

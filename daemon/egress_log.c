@@ -134,6 +134,24 @@ static struct recent *place_for(struct egress *g, struct box *b, uint64_t hash)
     return oldest;
 }
 
+/* For those who watch: what it was about, in a few words. */
+static void tell_denial(struct egress *g, struct box *b, const struct api_policy_event *ev)
+{
+    autosbuf struct sbuf text = SBUF(LINE_MAX);
+    const char *what = ev->name ? ev->name : ev->address ? ev->address : "";
+
+    b->denials += ev->count ? ev->count : 1;
+    sbuf_text(&text, what, strlen(what));
+    if (ev->port)
+        sbuf_fmt(&text, ":%u", ev->port);
+    if (ev->proto)
+        sbuf_fmt(&text, "/%s", ev->proto);
+    if (ev->reason)
+        sbuf_fmt(&text, "%s%s", text.len ? ": " : "", ev->reason);
+    events_repeat(g->events, &(struct event){ .kind = EVENT_DENIED, .sandbox = b->id,
+                                              .detail = sbuf_str(&text) });
+}
+
 void log_event(struct egress *g, struct box *b, const struct api_policy_event *ev)
 {
     autosbuf struct sbuf text = SBUF(LINE_MAX);
@@ -142,6 +160,9 @@ void log_event(struct egress *g, struct box *b, const struct api_policy_event *e
     int64_t now = now_mono_ms();
     uint64_t hash = hash_of(ev);
     struct recent *r = place_for(g, b, hash);
+
+    if (ev->verdict && strcmp(ev->verdict, "deny") == 0)
+        tell_denial(g, b, ev);
 
     if (r->hash == hash && now - r->since < LOG_WINDOW_MS) {
         r->repeats += ev->count ? ev->count : 1;

@@ -13,6 +13,7 @@
 #include "common/limits.h"
 #include "common/resolve.h"
 #include "daemon/egress.h"
+#include "daemon/events.h"
 #include "daemon/evloop.h"
 #include "daemon/filter.h"
 #include "daemon/filter_watch.h"
@@ -79,6 +80,7 @@ struct box {
     bool cut_again;             /* flows, at the next sweep */
     struct witness witness;
     uint64_t denied;            /* packets that were told as such */
+    uint64_t denials;           /* and names */
 };
 
 struct line {                   /* for the log of a sandbox */
@@ -90,8 +92,9 @@ struct line {                   /* for the log of a sandbox */
 struct resolver;                /* egress_resolver.c */
 
 struct egress {
-    const struct config *config;    /* borrowed, as the next */
+    const struct config *config;    /* borrowed, as the next two */
     struct store *store;
+    struct events *events;
     struct evloop *loop;            /* owned, as all below */
     struct worker *writer;          /* files and SQLite: names must not wait for a disk */
     struct subnet net;
@@ -102,6 +105,7 @@ struct egress {
     pthread_mutex_t change;         /* one change of policy or registry at a time; first */
     pthread_mutex_t lock;           /* guards all below */
     bool dirty;                     /* the kernel may not have what it should: make it anew */
+    uint64_t repairs;
     bool ready;                     /* range, guard, filter, log are there */
     struct err broken;              /* else why not */
     struct filter *filter;

@@ -360,3 +360,11 @@ void evloop_free(struct evloop *l)
     pthread_join(l->thread, NULL);
     evloop_destroy(l);
 }
+
+uint64_t evloop_late_us(struct evloop *l)
+{
+    pthread_mutex_lock(&l->lock);
+    int64_t late = l->heap_n ? now_mono_us() - l->heap[0]->due_us : 0;
+    pthread_mutex_unlock(&l->lock);
+    return late > 0 ? (uint64_t)late : 0;
+}

@@ -35,3 +35,6 @@ void evloop_timer_set(struct evsource *s, int64_t ms);
 void evloop_remove(struct evsource *s);               /* NULL is fine */
 /* Whether the caller is the event thread, where nothing may wait. */
 bool evloop_is_self(struct evloop *l);
+/* How late it is for its next timer: 0 in time. What runs too long, or what there is too much of,
+ * shows here. Any thread. */
+uint64_t evloop_late_us(struct evloop *l);

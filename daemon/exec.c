@@ -150,8 +150,47 @@ void exec_want_end_locked(struct exec *x, uint32_t grace_ms)
     exec_push_end_locked(x);
 }
 
+static void tell(const struct exec *x, enum event_kind kind, const char *detail)
+{
+    events_add(x->table->deps.events, &(struct event){ .kind = kind, .sandbox = x->table->sandbox,
+                                                       .exec = x->row.id, .detail = detail });
+}
+
+/* The program alone: arguments may be secrets. */
+static void tell_start(const struct exec *x)
+{
+    autosbuf struct sbuf program = SBUF(4 * EXEC_COMMAND_KEPT + KIB);
+    const char *name = x->row.command.n ? x->row.command.items[0] : "";
+
+    sbuf_text(&program, name, strlen(name));
+    tell(x, EVENT_EXEC_START, sbuf_str(&program));
+}
+
+static void tell_exit(const struct exec *x)
+{
+    char text[32];
+
+    switch ((enum exit_how)x->row.how) {
+    case EXIT_CODE:
+        snprintf(text, sizeof(text), "exit %u", x->row.value);
+        break;
+    case EXIT_SIGNAL:
+        snprintf(text, sizeof(text), "signal %u", x->row.value);
+        break;
+    case EXIT_TIMEOUT:
+        snprintf(text, sizeof(text), "timeout");
+        break;
+    default:
+        snprintf(text, sizeof(text), "lost");
+        break;
+    }
+    tell(x, EVENT_EXEC_EXIT, text);
+}
+
 void exec_running_locked(struct exec *x)
 {
+    if (x->phase == EXEC_STARTING)
+        tell_start(x);
     x->phase = EXEC_RUNNING;
     if (x->timeout_ms)
         expect_end_locked(x, (int64_t)x->timeout_ms);
@@ -195,6 +234,7 @@ void exec_finish_locked(struct exec *x, enum exit_how how, uint32_t value)
 {
     if (x->phase == EXEC_ENDED)
         return;
+    bool began = x->phase != EXEC_STARTING;
     x->phase = EXEC_ENDED;
     quota_drop(&x->charge, QUOTA_ALL);
     x->row.state = 1;
@@ -203,6 +243,8 @@ void exec_finish_locked(struct exec *x, enum exit_how how, uint32_t value)
     x->row.ended_at = now_real_us();
     x->version++;
     x->dirty = true;
+    if (began)
+        tell_exit(x);
     if (x->listed) {
         x->table->running--;
         exec_post_locked(x->table);

@@ -37,6 +37,7 @@
 #define EXEC_EXIT_STALL_MS 30000  /* exit known, output promised and paid for does not come */
 #define EXEC_END_STALL_MS 30000   /* told to end, or past its timeout, and no exit comes */
 
+struct events;
 struct exec_table;
 struct exec;
 
@@ -45,6 +46,7 @@ struct exec_deps {          /* borrowed; must outlive the table */
     struct worker *worker;
     struct evloop *loop;    /* the one the agent runs on */
     struct quota *quota;    /* NULL: execs are not counted */
+    struct events *events;  /* NULL: nobody is told */
     struct identity owner;  /* who pays for them */
     int attach_ms, stall_ms, end_ms;    /* instead of those above, for tests; 0: those */
 };

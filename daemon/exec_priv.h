@@ -15,6 +15,7 @@
 
 #include "common/limits.h"
 #include "common/log.h"
+#include "daemon/events.h"
 #include "daemon/exec.h"
 #include "daemon/ring.h"
 #include <pthread.h>

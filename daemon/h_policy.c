@@ -6,6 +6,7 @@
 #include "common/auto.h"
 #include "daemon/daemon.h"
 #include "daemon/egress_prove.h"
+#include "daemon/events.h"
 #include "daemon/handlers.h"
 
 #include <string.h>
@@ -25,17 +26,35 @@ int h_policy_get(struct call *c, struct err *e)
     return r;
 }
 
+static void tell(struct call *c, const char *what)
+{
+    events_add(c->daemon->events, &(struct event){ .kind = EVENT_POLICY_CHANGE, .detail = what,
+                                                   .sandbox = vm_id(c->vm) });
+}
+
 int h_policy_set(struct call *c, struct err *e)
 {
+    const struct api_policy_set_req *req = c->body;
+
     if (egress_set(c->daemon->egress, vm_id(c->vm), c->caller.id.uid, c->body, e) < 0)
         return -1;
+    tell(c, req->policy ? req->policy : "rules");
     return h_policy_get(c, e);
 }
 
 int h_policy_rules(struct call *c, struct err *e)
 {
+    const struct api_policy_rules_req *req = c->body;
+    autosbuf struct sbuf what = SBUF(LIMIT_BODY);
+
     if (egress_change(c->daemon->egress, vm_id(c->vm), c->caller.id.uid, c->body, e) < 0)
         return -1;
+    sbuf_fmt(&what, "%s", req->verdict);
+    for (size_t i = 0; i < req->targets.n; i++) {
+        sbuf_chr(&what, ' ');
+        sbuf_text(&what, req->targets.items[i], strlen(req->targets.items[i]));
+    }
+    tell(c, sbuf_str(&what));
     return h_policy_get(c, e);
 }
 

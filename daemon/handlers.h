@@ -55,6 +55,13 @@ int call_run(struct call *c, const struct api_run_req *req, struct api_run *ret,
 /* h_audit.c */
 int h_audit(struct call *c, struct err *e);
 int h_audit_verify(struct call *c, struct err *e);
+/* h_events.c */
+int h_events(struct call *c, struct err *e);
+/* h_metrics.c */
+int h_metrics(struct call *c, struct err *e);
+/* h_stats.c */
+int h_stats(struct call *c, struct err *e);
+int h_stats_list(struct call *c, struct err *e);
 /* h_image.c */
 int h_image_list(struct call *c, struct err *e);
 int h_image_get(struct call *c, struct err *e);

@@ -23,6 +23,7 @@
 #include "common/parse.h"
 #include "common/stream.h"
 #include "daemon/idem.h"
+#include "daemon/meter.h"
 #include "daemon/peer.h"
 #include "daemon/quota.h"
 
@@ -69,6 +70,7 @@ struct request {
     struct err bad;             /* what is wrong with it was seen before it could be answered */
     bool seen_head;
     bool answered;
+    int64_t since_us;           /* its head, or all of it, was here */
     char *target;               /* owned */
     size_t cap;                 /* of call.raw */
 };
@@ -118,9 +120,9 @@ static void new_request_id(struct caller *caller, struct err *e)
 }
 
 /* One user too many times: told so on the spot, before the library reads a byte. */
-static void turn_away(const struct conn *conn, const struct err *e)
+static void turn_away(const struct http *h, const struct conn *conn, const struct err *e)
 {
-    struct call c = { .caller = conn->caller };
+    struct call c = { .daemon = h->o.daemon, .caller = conn->caller };
     struct err ignored = ERR_INIT;
 
     new_request_id(&c.caller, &ignored);
@@ -138,6 +140,8 @@ static void conn_open(struct http *h, struct MHD_Connection *mc, void **ctx)
     struct err over = ERR_INIT;
 
     *ctx = conn;
+    if (conn)
+        meter_connection(h->o.meter, 1);
     if (!conn || !info)
         return;
     conn->fd = info->connect_fd;
@@ -150,7 +154,7 @@ static void conn_open(struct http *h, struct MHD_Connection *mc, void **ctx)
     h->conns = conn;
     pthread_mutex_unlock(&h->lock);
     if (r < 0)
-        turn_away(conn, &over);
+        turn_away(h, conn, &over);
 }
 
 static void conn_close(struct http *h, struct conn *conn)
@@ -158,6 +162,7 @@ static void conn_close(struct http *h, struct conn *conn)
     if (!conn)
         return;
     set_phase(h, conn, PHASE_WAITING);
+    meter_connection(h->o.meter, -1);
     pthread_mutex_lock(&h->lock);
     for (struct conn **pp = &h->conns; *pp; pp = &(*pp)->next) {
         if (*pp == conn) {
@@ -229,6 +234,16 @@ static struct MHD_Response *make_response(struct request *rq)
     return resp;
 }
 
+/* One answer of a route, or of none. */
+static void count(const struct request *rq)
+{
+    const struct http_options *o = &rq->http->o;
+    const struct route *r = rq->call.route;
+
+    meter_answer(o->meter, r ? (size_t)(r - o->routes) : SIZE_MAX, rq->call.reply.status,
+                 now_mono_us() - rq->since_us);
+}
+
 static enum MHD_Result answer(struct request *rq, struct MHD_Connection *mc)
 {
     struct reply *r = &rq->call.reply;
@@ -240,6 +255,7 @@ static enum MHD_Result answer(struct request *rq, struct MHD_Connection *mc)
     if (!resp)
         return MHD_NO;
     rq->answered = true;
+    count(rq);
     MHD_add_response_header(resp, "Sbx-Request-Id", rq->call.caller.request);
     MHD_add_response_header(resp, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
     for (size_t i = 0; i < r->n_headers; i++)
@@ -265,6 +281,7 @@ static enum MHD_Result refuse(struct request *rq, struct MHD_Connection *mc, con
 static enum MHD_Result cut_body(struct request *rq, const struct err *e)
 {
     answer_by_hand(rq->conn->fd, &rq->call, e);
+    count(rq);
     return MHD_NO;
 }
 
@@ -412,8 +429,7 @@ static bool begin(struct request *rq)
 static enum MHD_Result serve(struct request *rq, struct MHD_Connection *mc)
 {
     struct call *c = &rq->call;
-    int64_t start = now_mono_us();
-
+    rq->since_us = now_mono_us();
     if (!begin(rq)) {
         struct err e = ERR_INIT;
         err_set(&e, ERR_UNAVAILABLE, "sandboxd is stopping");
@@ -422,7 +438,8 @@ static enum MHD_Result serve(struct request *rq, struct MHD_Connection *mc)
     }
     dispatch_run(c);
     log_debug(LOG_CTX(.request = c->caller.request, .uid = &c->caller.id.uid), "%s %s %d %lld us",
-              c->method, c->route->pattern, c->reply.status, (long long)(now_mono_us() - start));
+              c->method, c->route->pattern, c->reply.status,
+              (long long)(now_mono_us() - rq->since_us));
     return answer(rq, mc);
 }
 
@@ -448,6 +465,7 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *mc, const ch
     rq->call.method = method;
     if (!rq->seen_head) {
         rq->seen_head = true;
+        rq->since_us = now_mono_us();
         if (check_head(rq, mc, version, &e) < 0 || pay(rq, &e) < 0)
             return refuse(rq, mc, &e);
         return MHD_YES;

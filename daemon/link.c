@@ -244,6 +244,42 @@ bool link_exists(const char *name)
     return if_nametoindex(name) != 0;
 }
 
+static int on_counters(const struct nlmsghdr *h, void *arg)
+{
+    struct link_counters *c = arg;
+    struct rtnl_link_stats64 s = { 0 };
+    const struct nlattr *a;
+
+    mnl_attr_for_each(a, h, sizeof(struct ifinfomsg)) {
+        size_t len = mnl_attr_get_payload_len(a);
+        if (mnl_attr_get_type(a) != IFLA_STATS64)
+            continue;
+        /* aligned to 4 bytes only; its end differs from kernel to kernel */
+        memcpy(&s, mnl_attr_get_payload(a), len < sizeof(s) ? len : sizeof(s));
+        /* what the host's end sends the guest receives */
+        *c = (struct link_counters){ .rx_bytes = s.tx_bytes, .rx_packets = s.tx_packets,
+                                     .tx_bytes = s.rx_bytes, .tx_packets = s.rx_packets };
+    }
+    return MNL_CB_OK;
+}
+
+int link_counters(const char *name, struct link_counters *ret, struct err *e)
+{
+    autonetlink struct mnl_socket *s = NULL;
+    struct link_counters c = { 0 };
+    char buf[NETLINK_MESSAGE];
+    struct ifinfomsg *i;
+
+    if (netlink_open(NETLINK_ROUTE, 0, &s, e) < 0)
+        return -1;
+    struct nlmsghdr *h = netlink_message(buf, RTM_GETLINK, 0, sizeof(*i), (void **)&i);
+    mnl_attr_put_strz(h, IFLA_IFNAME, name);
+    if (netlink_get(s, h, on_counters, &c, e) < 0)
+        return -1;
+    *ret = c;
+    return 0;
+}
+
 int link_list(char (**ret)[IFNAMSIZ], size_t *ret_n, struct err *e)
 {
     struct if_nameindex *all = if_nameindex();

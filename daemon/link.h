@@ -45,6 +45,9 @@ int link_create(const struct link *l, uid_t owner, struct err *e);
 int link_up(const struct link *l, struct err *e);
 int link_delete(const char *name, struct err *e);           /* not there is success */
 bool link_exists(const char *name);
+struct link_counters { uint64_t rx_bytes, rx_packets, tx_bytes, tx_packets; };   /* the guest's */
+/* What went through a tap since it was made. ERR_NETWORK if there is none. */
+int link_counters(const char *name, struct link_counters *ret, struct err *e);
 /* Names of all taps of ours: *ret is an owned array. */
 int link_list(char (**ret)[IFNAMSIZ], size_t *ret_n, struct err *e);
 

@@ -39,6 +39,7 @@ static int stop_row(struct vm *vm, const char *reason, struct err *e)
         vm->row.stopped_at = now_real_us();
         if (vm_set_state(vm, VM_STOPPED, reason, e) < 0)
             return -1;
+        vm_tell(vm, EVENT_STOPPED, reason);
         log_notice(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid), "sandbox '%s' is stopped%s%s",
                    vm->row.name, reason ? ": " : "", reason ? reason : "");
     }
@@ -80,6 +81,7 @@ static int mark_lost(struct vm *vm, struct err *e)
     log_err(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid), "the disk of sandbox '%s' is gone",
             vm->row.name);
     vm->row.stopped_at = now_real_us();
+    vm_tell(vm, EVENT_FAILED, lost_reason);
     return vm_set_state(vm, VM_FAILED, lost_reason, e) < 0 ? -1 : vm_store_row(vm, e);
 }
 
@@ -123,8 +125,10 @@ static int settle(struct vm *vm, struct err *e)
     case VM_RUNNING:
         /* Its disk had no room: it waits, and meets the same again if there is none yet. */
         if (exists && paused && virt_stalled(vm->vms->virt, vm->id, &ignored) == 1 &&
-            virt_resume(vm->vms->virt, vm->id, &ignored) == 0)
+            virt_resume(vm->vms->virt, vm->id, &ignored) == 0) {
+            vm_tell(vm, EVENT_RESUME, NULL);
             paused = false;
+        }
         if (exists && !paused)
             return adopt(vm, e);
         return stop_row(vm, exists ? "it powered off while sandboxd was not running" : gone_reason,
@@ -140,6 +144,7 @@ static void give_up(struct vm *vm, const struct err *why)
     struct err e = ERR_INIT;
 
     log_err(LOG_CTX(.sandbox = vm->id, .error = why), "cannot settle a sandbox");
+    vm_tell_failed(vm, why);
     if ((vm->row.state == VM_CREATING || vm->row.state == VM_REMOVING) &&
         vm_set_state(vm, VM_FAILED, why->msg, &e) < 0)
         log_err(LOG_CTX(.sandbox = vm->id, .error = &e), "cannot write that it failed");

@@ -38,6 +38,8 @@ const struct route routes_table[] = {
     { "GET",    SANDBOX "/logs",    ROLE_OWNER, NO_BODY,                      h_logs,
       ROUTE_STREAM, "source tail since follow" },
 
+    { "GET",    SANDBOX "/stats",   ROLE_OWNER, NO_BODY,                      h_stats },
+
     { "GET",    SANDBOX "/execs",   ROLE_OWNER, NO_BODY,                      h_exec_list },
     { "POST",   SANDBOX "/execs",   ROLE_OWNER, BODY(LIMIT_BODY, exec_req),   h_exec_create,
       ROUTE_IDEM, ACTION(EXEC_CREATE) },
@@ -77,6 +79,12 @@ const struct route routes_table[] = {
     { "GET",    "/v1/images/{ref}", ROLE_USER,  NO_BODY,                      h_image_get },
     { "DELETE", "/v1/images/{ref}", ROLE_ADMIN, NO_BODY,                      h_image_delete,
       ACTION(IMAGE_RM) },
+
+    { "GET",    "/v1/stats",        ROLE_USER,  NO_BODY,                      h_stats_list,
+      0, "all" },
+    { "GET",    "/v1/metrics",      ROLE_USER,  NO_BODY,                      h_metrics },
+    { "GET",    "/v1/events",       ROLE_USER,  NO_BODY,                      h_events,
+      ROUTE_STREAM, "since follow sandbox" },
 
     { "GET",    "/v1/audit",        ROLE_USER,  NO_BODY,                      h_audit,
       ROUTE_STREAM, "since follow" },

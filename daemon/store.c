@@ -75,6 +75,22 @@ int store_step_done(struct store *st, sqlite3_stmt *s, struct err *e, const char
     return r < 0 ? -1 : 0;
 }
 
+int store_begin(struct store *st, struct err *e, const char *what)
+{
+    return sqlite3_exec(st->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK
+               ? 0
+               : store_error(st, e, what);
+}
+
+int store_finish(struct store *st, int r, struct err *e, const char *what)
+{
+    if (r == 0 && sqlite3_exec(st->db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK)
+        r = store_error(st, e, what);
+    if (r < 0)
+        sqlite3_exec(st->db, "ROLLBACK", NULL, NULL, NULL);
+    return r;
+}
+
 void bind_text(sqlite3_stmt *s, int i, const char *text)
 {
     if (text)

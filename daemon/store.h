@@ -137,6 +137,39 @@ int store_policy_list(struct store *st, uid_t uid, const char *name, struct poli
                       size_t *ret_n, struct err *e);
 int store_policy_delete(struct store *st, uid_t uid, const char *name, struct err *e);
 
+struct event_row {          /* something that happened; events.h */
+    uint64_t seq;           /* from 1 on: each is its predecessor's and one, in this database */
+    int64_t time;
+    char *kind;
+    int64_t uid;            /* owner of what it is about; -1: the daemon itself */
+    char *sandbox, *name;   /* id and name; NULL none, as the next two */
+    char *exec, *detail;
+    uint64_t count;         /* that many alike; 1 */
+};
+void event_row_done(struct event_row *r);
+void event_rows_done(struct event_row *rows, size_t n);     /* frees the array too */
+/* Appends all of them or none, and gives them the next numbers (r->seq); then of all rows the last
+ * `keep` stay. Name and owner of a row that has only the sandbox's id are looked up. */
+int store_event_add(struct store *st, struct event_row *rows, size_t n, uint64_t keep,
+                    struct err *e);
+struct event_range {
+    uint64_t first, last;   /* rows that are there; none: first is last + 1 */
+    char kind[32];          /* of the last one; "" none */
+};
+int store_event_range(struct store *st, struct event_range *ret, struct err *e);
+/* The first row that is not before this time; none: the number that the next one will have. */
+int store_event_since(struct store *st, int64_t time, uint64_t *ret_seq, struct err *e);
+struct event_query {
+    uint64_t from;          /* seq */
+    int64_t uid;            /* of this owner; -1: any, and none */
+    const char *sandbox;    /* id; NULL any */
+    bool or_name;           /* `sandbox` may be a name as well */
+    size_t most;
+};
+/* In their order. *ret_next: where to go on, behind all that was looked at. */
+int store_event_list(struct store *st, const struct event_query *q, struct event_row **ret,
+                     size_t *ret_n, uint64_t *ret_next, struct err *e);
+
 /* What the daemon has chosen for itself. *ret owned; NULL: nothing yet. */
 int store_choice_get(struct store *st, const char *key, char **ret, struct err *e);
 int store_choice_put(struct store *st, const char *key, const char *value, struct err *e);

@@ -24,6 +24,8 @@
 #define IMAGE_COLUMNS \
     "digest, name, variant, os, kernel, recipe, size, root_size, created_at"
 
+#define EVENT_COLUMNS "seq, time, kind, uid, sandbox, name, exec, detail, count"
+
 #define STORE_STATEMENTS(X)                                                                       \
     X(ST_VM_FREE_SLOT,                                                                            \
       "SELECT CASE WHEN NOT EXISTS (SELECT 1 FROM vm WHERE slot = 1) THEN 1 ELSE "                \
@@ -80,7 +82,21 @@
     X(ST_IDEM_DROP, "DELETE FROM idempotency WHERE uid = ?1 AND key = ?2 AND status = 0")         \
     X(ST_IDEM_PUT,                                                                                \
       "INSERT OR REPLACE INTO idempotency(uid, key, request_hash, status, body, created_at) "     \
-      "VALUES(?1, ?2, ?3, ?4, ?5, ?6)")
+      "VALUES(?1, ?2, ?3, ?4, ?5, ?6)")                                                           \
+    X(ST_EVENT_INSERT, /* of a sandbox that is gone its last event knows */                       \
+      "INSERT INTO event(time, kind, uid, sandbox, name, exec, detail, count) VALUES(?1, ?2, "    \
+      "coalesce(?3, (SELECT uid FROM vm WHERE id = ?4), (SELECT uid FROM event WHERE "            \
+      "sandbox = ?4 ORDER BY seq DESC LIMIT 1)), ?4, "                                            \
+      "coalesce(?5, (SELECT name FROM vm WHERE id = ?4), (SELECT name FROM event WHERE "          \
+      "sandbox = ?4 ORDER BY seq DESC LIMIT 1)), ?6, ?7, ?8)")                                    \
+    X(ST_EVENT_PRUNE, "DELETE FROM event WHERE seq <= ?1")                                        \
+    X(ST_EVENT_RANGE,                                                                             \
+      "SELECT (SELECT min(seq) FROM event), (SELECT seq FROM sqlite_sequence "                    \
+      "WHERE name = 'event'), (SELECT kind FROM event ORDER BY seq DESC LIMIT 1)")                \
+    X(ST_EVENT_SINCE, "SELECT min(seq) FROM event WHERE time >= ?1")                              \
+    X(ST_EVENT_LIST,                                                                              \
+      "SELECT " EVENT_COLUMNS " FROM event WHERE seq >= ?1 AND (?2 IS NULL OR uid = ?2) AND "     \
+      "(?3 IS NULL OR sandbox = ?3 OR (?4 AND name = ?3)) ORDER BY seq LIMIT ?5")
 
 enum store_stmt {
 #define STORE_ENUM(id, sql) id,
@@ -118,6 +134,10 @@ int store_error(struct store *st, struct err *e, const char *what);
 int store_step_done(struct store *st, sqlite3_stmt *s, struct err *e, const char *what);
 /* 1 a row, 0 the end, -1 error. */
 int store_step_row(struct store *st, sqlite3_stmt *s, struct err *e, const char *what);
+
+/* A transaction. r: how it went so far; what failed, or cannot be committed, is undone. */
+int store_begin(struct store *st, struct err *e, const char *what);
+int store_finish(struct store *st, int r, struct err *e, const char *what);
 
 void bind_text(sqlite3_stmt *s, int i, const char *text);   /* NULL: NULL; borrowed until reset */
 void bind_int(sqlite3_stmt *s, int i, int64_t v);

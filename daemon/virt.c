@@ -20,6 +20,8 @@
 
 #include "common/auto.h"
 #include "common/io.h"
+#include "common/limits.h"
+#include "common/parse.h"
 #include "common/sbuf.h"
 #include "common/strv.h"
 #include "daemon/virt_embed.h"
@@ -37,6 +39,7 @@
 
 #define NAME_PREFIX  VIRT_NAME_PREFIX
 #define EMBED_PREFIX "qemu:///embed?root="
+#define SYSTEM_PIDS  "/run/libvirt/qemu"
 
 struct virt {
     char *uri; /* owned */
@@ -507,4 +510,22 @@ int virt_list(struct virt *v, char ***ret_ids, size_t *ret_n, struct err *e)
     *ret_ids = take_ptr(ids.items);
     ids.n = 0;
     return 0;
+}
+
+pid_t virt_pid(struct virt *v, const char *sandbox_id)
+{
+    autosbuf struct sbuf path = SBUF(LIMIT_PATH);
+    struct err ignored = ERR_INIT;
+    autofree char *text = NULL;
+    size_t len = 0, embed = strlen(EMBED_PREFIX);
+    uint32_t pid = 0;
+
+    if (strncmp(v->uri, EMBED_PREFIX, embed) == 0)
+        sbuf_fmt(&path, "%s/run/qemu/" NAME_PREFIX "%s.pid", v->uri + embed, sandbox_id);
+    else
+        sbuf_fmt(&path, SYSTEM_PIDS "/" NAME_PREFIX "%s.pid", sandbox_id);
+    if (io_read_file_at(AT_FDCWD, sbuf_str(&path), 32, &text, &len, &ignored) < 0)
+        return 0;
+    text[strcspn(text, "\n")] = '\0';
+    return parse_u32(text, 1, INT32_MAX, &pid) ? (pid_t)pid : 0;
 }

@@ -47,5 +47,8 @@ int virt_destroy(struct virt *v, const char *sandbox_id, struct err *e);
  * of a system's libvirtd are its administrator's. */
 int virt_forget(struct virt *v, const char *sandbox_id, struct err *e);
 int virt_resume(struct virt *v, const char *sandbox_id, struct err *e);
+/* Its QEMU's process, from libvirt's file of it: asks nobody, so it may be one that has ended. 0:
+ * none. */
+pid_t virt_pid(struct virt *v, const char *sandbox_id);
 /* Ids of all "sbx-…" domains, for reconcile. */
 int virt_list(struct virt *v, char ***ret_ids, size_t *ret_n, struct err *e);

@@ -181,6 +181,21 @@ int vm_set_state(struct vm *vm, enum vm_state s, const char *reason, struct err 
     return store_vm_set_state(vm->vms->store, vm->id, s, reason, e);
 }
 
+void vm_tell(struct vm *vm, enum event_kind kind, const char *detail)
+{
+    /* owner, id and name never change */
+    events_add(vm->vms->events, &(struct event){ .kind = kind, .sandbox = vm->id,
+                                                 .name = vm->row.name, .uid = &vm->row.uid,
+                                                 .detail = detail });
+}
+
+void vm_tell_failed(struct vm *vm, const struct err *why)
+{
+    static const char internal[] = "internal error; the log of sandboxd says more";
+
+    vm_tell(vm, EVENT_FAILED, why->code == ERR_INTERNAL ? internal : why->msg);
+}
+
 /* The job holder is the only writer of the row, so it may read it without the lock. */
 int vm_store_row(struct vm *vm, struct err *e)
 {
@@ -356,9 +371,13 @@ static int space_left(const struct vms *v, struct err *e)
 
 static int start_with_job(struct vm *vm, int workspace_fd, struct err *e)
 {
+    vm_tell(vm, EVENT_START, NULL);
     if (space_left(vm->vms, e) < 0 || pay_start(vm, e) < 0 ||
-        vm_start_steps(vm, workspace_fd, e) < 0)
+        vm_start_steps(vm, workspace_fd, e) < 0) {
+        vm_tell_failed(vm, e);
         return -1;
+    }
+    vm_tell(vm, EVENT_RUNNING, NULL);
     log_notice(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid, .event = EV_STARTED),
                "sandbox '%s' is running", vm->row.name);
     return 0;
@@ -382,9 +401,11 @@ static int stop_with_job(struct vm *vm, int64_t timeout_ms, struct err *e)
     if (vm->row.state != VM_RUNNING)
         return 0;
     fault_here(FAULT_STOP_ROW);
+    vm_tell(vm, EVENT_STOP, NULL);
     vm_set_state(vm, VM_STOPPING, NULL, &ignored);   /* the domain decides; reconcile repairs it */
     if (vm_stop_guest(vm, timeout_ms, e) < 0) {
         vm_set_state(vm, VM_RUNNING, NULL, &ignored);
+        vm_tell_failed(vm, e);
         return err_wrap(e, "cannot stop sandbox '%s'", vm->row.name);
     }
     pthread_mutex_lock(&vm->lock);
@@ -393,6 +414,7 @@ static int stop_with_job(struct vm *vm, int64_t timeout_ms, struct err *e)
     pthread_mutex_unlock(&vm->lock);
     if (fault_at(FAULT_STOP_NOTE, e) < 0 || vm_store_row(vm, e) < 0)
         return -1;
+    vm_tell(vm, EVENT_STOPPED, NULL);
     fault_here(FAULT_STOP_ANSWER);
     vm_log_line(vm, stopped, sizeof(stopped) - 1);
     log_notice(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid, .event = EV_STOPPED),
@@ -452,6 +474,7 @@ int vm_remove(struct vm *vm, bool force, struct err *e)
     if (vm_stop_guest(vm, running && !force ? REMOVE_GRACE_MS : 0, e) < 0 || vm_erase(vm, e) < 0) {
         struct err ignored = ERR_INIT;
         vm_set_state(vm, VM_FAILED, e->msg, &ignored);
+        vm_tell_failed(vm, e);
         return err_wrap(e, "cannot remove sandbox '%s'", vm->row.name);
     }
     fault_here(FAULT_RM_ANSWER);
@@ -624,6 +647,7 @@ int vms_create(struct vms *v, const struct caller *c, const struct api_create_re
     if (vm_job_begin(vm, deadline_in(JOB_WAIT_MS), e) < 0)
         return -1;
     autojob struct vm *job = vm;
+    vm_tell(vm, EVENT_CREATE, vm->row.image_name);
     vm->charge = charge;
     charge = (struct quota_charge){ 0 };
     int r = fault_at(FAULT_CREATE_START, e);

@@ -15,9 +15,11 @@
 #include "common/err.h"
 #include "daemon/config.h"
 #include "daemon/exec.h"
+#include "daemon/link.h"
 #include "daemon/store.h"
 #include "daemon/workspace.h"
 
+struct events;
 struct vms;     /* the registry */
 struct vm;
 
@@ -36,6 +38,7 @@ struct vms_deps {       /* borrowed */
     struct worker *worker;
     struct egress *egress;
     struct quota *quota;
+    struct events *events;
 };
 /* Opens libvirt, reconciles what a former daemon left, adopts running guests. Blocks. */
 int vms_new(const struct vms_deps *deps, struct vms **ret, struct err *e);
@@ -69,6 +72,27 @@ const char *vm_name(const struct vm *vm);
 /* which: "console" or "agent"; an fd to read (owned by the caller). */
 int vm_log_open(struct vm *vm, const char *which, int *ret_fd, struct err *e);
 bool vm_is_running(struct vm *vm);
+
+/* What it uses. Looks at the host only: no guest, and nothing that talks to one, is asked. The
+ * figures of one moment; zeroes for what does not run. */
+struct vm_use {
+    enum vm_state state;
+    uid_t uid;
+    int64_t time, started_at;           /* microseconds */
+    uint32_t cpus, execs, processes, threads;
+    uint64_t cpu_us;
+    uint64_t memory, used, rss, pss;
+    uint64_t disk, allocated, read_bytes, written_bytes;
+    bool linked;                        /* the next ones mean something */
+    struct link_counters net;
+    uint64_t denied;
+};
+/* thorough: with pss, see procstat.h. */
+void vm_look(struct vm *vm, bool thorough, struct vm_use *ret);
+int vm_stats(struct vm *vm, bool thorough, struct api_stats *ret, struct err *e);
+/* fn of each sandbox that the caller may see, in order of their creation; -1 ends it. */
+typedef int (*vms_each_fn)(void *arg, struct vm *vm, struct err *e);
+int vms_each(struct vms *v, const struct caller *c, vms_each_fn fn, void *arg, struct err *e);
 
 struct vms_info { uint32_t sandboxes, running; struct accel_verdict accel; char *libvirt, *qemu; };
 int vms_info(struct vms *v, struct vms_info *ret, struct err *e);

@@ -46,6 +46,7 @@ static void end_as_stopped(struct vm *vm, const char *reason)
     pthread_mutex_unlock(&vm->lock);
     if (vm_set_state(vm, VM_STOPPED, reason, &e) < 0 || vm_store_row(vm, &e) < 0)
         log_err(LOG_CTX(.sandbox = vm->id, .error = &e), "cannot note that the sandbox stopped");
+    vm_tell(vm, EVENT_STOPPED, reason);
     log_notice(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid), "sandbox '%s' stopped: %s",
                vm->row.name, reason);
 }

@@ -11,6 +11,7 @@
 
 #include "daemon/accel.h"
 #include "daemon/egress.h"
+#include "daemon/events.h"
 #include "daemon/evloop.h"
 #include "daemon/image.h"
 #include "daemon/quota.h"
@@ -50,12 +51,13 @@ struct vm {
 };
 
 struct vms {
-    const struct config *config;   /* borrowed, as the next five */
+    const struct config *config;   /* borrowed, as the next six */
     struct store *store;
     struct evloop *loop;
     struct worker *worker;
     struct egress *egress;
     struct quota *quota;
+    struct events *events;
     struct virt *virt;             /* owned */
     struct evsource *sweep_timer;  /* owned */
     char *view;                    /* owned: <runtime>/view */
@@ -91,6 +93,9 @@ enum vm_state vm_state(struct vm *vm);
 /* What a sandbox of this row has as long as it exists (QUOTA_STORED), and more while it runs. */
 struct quota_use vm_quota_use(const struct vm_row *row, bool runs);
 int vm_identity(const struct vm_row *row, struct identity *ret, struct err *e);
+/* For those who watch; under any lock. detail NULL: none. */
+void vm_tell(struct vm *vm, enum event_kind kind, const char *detail);
+void vm_tell_failed(struct vm *vm, const struct err *why);
 /* Waits until libvirt said that the domain is gone, or the deadline; true if it is. */
 bool vm_wait_domain_gone(struct vm *vm, int64_t deadline);
 

@@ -137,6 +137,19 @@ int vms_find(struct vms *v, const struct caller *c, const char *ref, struct vm *
     return err_hint(e, "give more digits of the id");
 }
 
+int vms_each(struct vms *v, const struct caller *c, vms_each_fn fn, void *arg, struct err *e)
+{
+    size_t n = 0;
+    struct vm **list = vms_snapshot(v, &n);
+    int r = list ? 0 : err_nomem(e);
+
+    for (size_t i = 0; r == 0 && i < n; i++)
+        if (visible(c, list[i]))
+            r = fn(arg, list[i], e);
+    vms_snapshot_done(list, n);
+    return r;
+}
+
 int vms_list(struct vms *v, const struct caller *c, struct api_sandbox_list *ret, struct err *e)
 {
     size_t n = 0;
@@ -242,6 +255,7 @@ int vms_new(const struct vms_deps *deps, struct vms **ret, struct err *e)
     v->worker = deps->worker;
     v->egress = deps->egress;
     v->quota = deps->quota;
+    v->events = deps->events;
     pthread_mutex_init(&v->lock, NULL);
     pthread_mutex_init(&v->probe_lock, NULL);
     pthread_mutex_init(&v->accel_lock, NULL);

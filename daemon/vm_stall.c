@@ -43,6 +43,7 @@ void vm_job_stalled(void *ctx, const char *id, const char *detail)
         return;
     log_warn(LOG_CTX(.sandbox = id, .uid = &vm->row.uid), "sandbox '%s' is %s", vm->row.name,
              vm_stall_reason);
+    vm_tell(vm, EVENT_STALL, vm_stall_reason);
     vm_log_line(vm, vm_stall_reason, strlen(vm_stall_reason));
 }
 
@@ -67,6 +68,7 @@ static void try_again(struct vm *vm)
             set_stalled(vm, true);
             log_err(LOG_CTX(.sandbox = vm->id, .error = &e), "cannot let the sandbox go on");
         } else {
+            vm_tell(vm, EVENT_RESUME, NULL);
             log_notice(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid),
                        "sandbox '%s' goes on: there is room again", vm->row.name);
         }

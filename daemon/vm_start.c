@@ -311,7 +311,7 @@ int vm_open_guest(struct vm *vm, struct err *e)
 {
     struct vms *v = vm->vms;
     struct exec_deps deps = { .store = v->store, .worker = v->worker, .loop = v->loop,
-                              .quota = v->quota };
+                              .quota = v->quota, .events = v->events };
     struct exec_hooks hooks = { .log = on_guest_log, .arg = vm };
     struct guest_config config = {
         .hostname = vm->row.name,

@@ -112,6 +112,7 @@ int vm_erase(struct vm *vm, struct err *e)
     pthread_mutex_lock(&vm->lock);
     vm->removed = true;
     pthread_mutex_unlock(&vm->lock);
+    vm_tell(vm, EVENT_REMOVE, NULL);
     vms_drop(vm->vms, vm);
     return 0;
 }

@@ -121,3 +121,11 @@ void worker_post(struct worker *w, worker_fn fn, void *ctx, const char *id, cons
     if (log_rate_ok(&rate, 1, 10000))
         log_err(LOG_CTX(.sandbox = id), "cannot queue a job; the next reconcile will repair it");
 }
+
+uint32_t worker_waiting(struct worker *w)
+{
+    pthread_mutex_lock(&w->lock);
+    uint32_t n = w->n;
+    pthread_mutex_unlock(&w->lock);
+    return n;
+}

@@ -95,7 +95,7 @@ int main(int argc, char **argv)
         die(argv[1], &e);
     snprintf(path, sizeof(path), "%s/db", config.state_dir);
     if (store_open(path, &st, &e) < 0 || store_image_insert(st, &image, &e) < 0 ||
-        egress_open(&config, st, &g, &e) < 0)
+        egress_open(&config, st, NULL, &g, &e) < 0)
         die("open", &e);
     for (uint32_t i = 1; i <= n; i++) {
         insert(st, i, ids[i], i == 1 ? rules : NULL);

@@ -41,6 +41,7 @@ TEST(nothing_said_means_defaults)
     ASSERT_STREQ(c.audit, "required");
     ASSERT_EQ(c.audit_size, 16 * MIB);
     ASSERT_EQ(c.audit_files, 8);
+    ASSERT_EQ(c.events, 10000);
     ASSERT_TRUE(c.default_cpus == 1 || c.default_cpus == 2);
     ASSERT_EQ(c.min_free_disk, SPACE_AUTO);
     ASSERT_EQ(c.quota.fallback.limit[QUOTA_SANDBOXES], 64);

@@ -52,7 +52,7 @@ static struct egress *begin(void)
     snprintf(path, sizeof(path), "%s/db", dir);
     ASSERT_OK(store_open(path, &st, &e), e);
     ASSERT_OK(store_image_insert(st, &image, &e), e);
-    ASSERT_OK(egress_open(&config, st, &g, &e), e);
+    ASSERT_OK(egress_open(&config, st, NULL, &g, &e), e);
     char words[400];
     if (!egress_status(g, words, sizeof(words)))
         SKIP_IF(true, "%s", words);
@@ -193,7 +193,7 @@ TEST(a_daemon_finds_links_again_and_removes_strays)
     }
     egress_free(g);
     ASSERT_TRUE(link_exists(l[1].name) && link_exists(l[2].name));
-    ASSERT_OK(egress_open(&config, st, &g, &e), e);
+    ASSERT_OK(egress_open(&config, st, NULL, &g, &e), e);
     id_of(1, id);
     ASSERT_OK(egress_adopt(g, id, 1, &linked, &l[0], &e), e);
     ASSERT_TRUE(linked);

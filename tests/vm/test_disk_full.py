@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The host's disk is full: a guest that writes is paused with a reason, loses nothing, and goes on by itself
 when there is room; what else one does with a sandbox works meanwhile."""
+import json
 import os
 import subprocess
 import threading
@@ -58,6 +59,10 @@ def test_paused_and_goes_on(daemon):
     t.join(60)
     assert out and out[0].returncode == 0 and out[0].stdout == "whole\n", out
     assert said(daemon, "full") == ""
+    told = [json.loads(v) for v in daemon.ok("events", "--json", "--sandbox", "full").splitlines()]
+    told = [v for v in told if v["kind"] in ("sandbox.stall", "sandbox.resume")]
+    assert told[0]["kind"] == "sandbox.stall" and told[0]["detail"].startswith("paused: the host's disk is full")
+    assert told[-1]["kind"] == "sandbox.resume"
     assert daemon.ok("exec", "full", "--", "sh", "-c", "dmesg | grep -ci 'i/o error' || true").strip() == "0"
     daemon.ok("rm", "-f", "full")
 

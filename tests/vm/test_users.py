@@ -16,7 +16,7 @@ ANN, BOB = 1001, 60000      # uids of the kernel; whether they have accounts mak
 ASKED = {
     ("get", ""): None, ("delete", ""): None, ("delete", "?force=true"): None,
     ("post", "/start"): None, ("post", "/stop"): None, ("post", "/stop?timeout_ms=0"): None,
-    ("post", "/restart"): None, ("get", "/logs"): None,
+    ("post", "/restart"): None, ("get", "/logs"): None, ("get", "/stats"): None,
     ("get", "/execs"): None, ("post", "/execs"): {"command": ["true"]},
     ("post", "/run"): {"command": ["touch", "/workspace/bob-was-here"], "user": "root"},
     ("get", "/execs/{exec}"): None, ("get", "/execs/{exec}/attach"): None,
@@ -121,3 +121,15 @@ def test_images_are_the_administrators(daemon):
     image = daemon.get("/v1/images")["images"][0]
     assert ask(daemon, BOB, "delete", "/v1/images/" + image["digest"])[0] == 403
     assert daemon.get("/v1/images")["images"][0] == image
+
+
+def test_events_are_ones_own(daemon, box):
+    sandbox = box[0]
+    mine = ask(daemon, ANN, "get", "/v1/events")[1].splitlines()
+    assert mine and all(json.loads(line)["owner"] == {"uid": ANN} for line in mine)
+    assert all(json.loads(line).get("owner") == {"uid": BOB}
+               for line in ask(daemon, BOB, "get", "/v1/events")[1].splitlines())
+    nobody = ask(daemon, BOB, "get", "/v1/events?sandbox=0123456789abcdef")
+    for name in (sandbox, sandbox[:8]):
+        status, text = ask(daemon, BOB, "get", "/v1/events?sandbox=" + name)
+        assert status == nobody[0] == 404 and json.loads(text)["error"]["code"] == "sandbox_not_found"

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What happened, from the table of events: administrators see all of them, others those of their
+ * own sandboxes and quotas. A reader that falls behind the table's end is told so by a record of
+ * kind "gone", as the numbers of others' events are left out anyhow and a gap would say nothing.
+ */
+#include "common/api.h"
+#include "common/auto.h"
+#include "common/io.h"
+#include "common/parse.h"
+#include "daemon/daemon.h"
+#include "daemon/events.h"
+#include "daemon/handlers.h"
+
+#include <string.h>
+
+#define FOLLOW_MS 100
+#define FLUSH_MS 1000           /* what was done before the request shall be in the answer */
+#define PAGE 64
+#define LINE_MAX 4096           /* a block of http.c is longer */
+
+struct event_stream {
+    const struct call *call;    /* borrowed: it outlives its reply */
+    struct event_query query;   /* from: the next number to look at */
+    char *ref;                  /* owned: query.sandbox */
+    uint64_t last;              /* where to stop when not following */
+    bool follow;
+    struct event_row *rows;     /* owned: a page, of which `at` are written */
+    size_t n, at;
+};
+
+/* --- lines --- */
+
+static int put_line(struct sbuf *b, const struct api_event *ev)
+{
+    struct err e = ERR_INIT;
+
+    if (json_encode(api_event_table, ev, b, &e) < 0)
+        return -1;
+    sbuf_chr(b, '\n');
+    return b->failed ? -1 : 0;
+}
+
+static int put_row(struct sbuf *b, const struct event_row *r)
+{
+    const struct api_event ev = {
+        .seq = r->seq, .time = r->time, .kind = r->kind, .sandbox = r->sandbox, .name = r->name,
+        .owner = { r->uid >= 0, (uint32_t)r->uid }, .exec = r->exec, .detail = r->detail,
+        .count = r->count };
+
+    return put_line(b, &ev);
+}
+
+/* 1: rows to write, 0: none now, -1. *b has a line if some were missed. */
+static int next_page(struct event_stream *s, struct sbuf *b)
+{
+    struct err e = ERR_INIT;
+    struct event_range range;
+    struct store *st = s->call->daemon->store;
+
+    event_rows_done(take_ptr(s->rows), s->n);
+    s->n = s->at = 0;
+    if (!s->follow && s->query.from > s->last)
+        return 0;
+    if (store_event_range(st, &range, &e) < 0)
+        return -1;
+    if (s->query.from < range.first) {
+        char text[80];
+        struct api_event gone = { .seq = range.first - 1, .time = now_real_us(),
+                                  .kind = (char *)"gone", .detail = text,
+                                  .count = range.first - s->query.from };
+        snprintf(text, sizeof(text), "events before %llu are not kept any more",
+                 (unsigned long long)range.first);
+        s->query.from = range.first;
+        if (put_line(b, &gone) < 0)
+            return -1;
+    }
+    uint64_t next;
+    if (store_event_list(st, &s->query, &s->rows, &s->n, &next, &e) < 0)
+        return -1;
+    while (!s->follow && s->n && s->rows[s->n - 1].seq > s->last)
+        event_row_done(&s->rows[--s->n]);
+    s->query.from = next;
+    return s->n > 0;
+}
+
+static bool is_more(struct event_stream *s)
+{
+    struct events_state state;
+
+    events_state(s->call->daemon->events, &state);
+    return state.last >= s->query.from;
+}
+
+static int64_t stream_read(void *arg, char *buf, size_t cap)
+{
+    struct event_stream *s = arg;
+    autosbuf struct sbuf b = SBUF(cap);
+
+    for (;;) {
+        for (; s->at < s->n && b.len + LINE_MAX < cap; s->at++)
+            if (put_row(&b, &s->rows[s->at]) < 0)
+                return -1;
+        if (s->at < s->n)
+            break;
+        if (b.len == 0 && s->follow && !is_more(s)) {
+            if (call_wait_gone(s->call, -1, FOLLOW_MS, NULL))
+                return -1;      /* cut off, so that nobody takes it for the end */
+            continue;
+        }
+        if (s->follow && !is_more(s))
+            break;
+        int more = b.len + LINE_MAX < cap ? next_page(s, &b) : 0;
+        if (more < 0)
+            return -1;
+        if (more == 0 && (b.len || !s->follow))
+            break;
+        if (call_wait_gone(s->call, -1, 0, NULL))
+            return -1;
+    }
+    memcpy(buf, sbuf_str(&b), b.len);
+    return (int64_t)b.len;
+}
+
+static void stream_free(void *arg)
+{
+    struct event_stream *s = arg;
+
+    event_rows_done(s->rows, s->n);
+    free(s->ref);
+    free(s);
+}
+
+/* --- the request --- */
+
+/* A number is an event's, anything else a time or so long ago. */
+static int parse_since(const struct call *c, const struct event_range *range, uint64_t *ret_from,
+                       struct err *e)
+{
+    const char *v = call_query(c, "since");
+    uint64_t ago_ms;
+    int64_t time;
+
+    if (!v)
+        return 0;
+    if (parse_u64(v, 0, INT64_MAX, ret_from)) {
+        if (*ret_from == 0 || (*ret_from >= range->first && *ret_from <= range->last + 1))
+            return 0;
+        bool gone = *ret_from < range->first;
+        err_set(e, ERR_EVENTS_GONE, gone ? "event %s is not kept any more: the oldest is %llu"
+                                         : "there is no event %s yet: the next is %llu",
+                v, (unsigned long long)(gone ? range->first : range->last + 1));
+        return err_hint(e, gone ? "\"events\" in sandboxd.conf(5) is the number that is kept"
+                                : "a database that was put back begins again where it was copied");
+    }
+    if (parse_duration(v, &ago_ms))
+        time = now_real_us() - (ago_ms > INT64_MAX / 2000 ? INT64_MAX / 2 : (int64_t)ago_ms * 1000);
+    else if (!parse_time(v, &time))
+        return err_set(e, ERR_FIELD_INVALID,
+                       "query parameter 'since' is an event's number, a time, or a duration like "
+                       "10m, not '%s'", v);
+    return store_event_since(c->daemon->store, time, ret_from, e);
+}
+
+/* A sandbox that is there, or one whose events are. */
+static int find_sandbox(struct call *c, struct event_stream *s, struct err *e)
+{
+    const char *ref = call_query(c, "sandbox");
+    struct event_query q = { .uid = s->query.uid, .sandbox = ref, .or_name = true, .most = 1 };
+    struct err no = ERR_INIT;
+    struct event_row *rows = NULL;
+    struct vm *vm = NULL;
+    uint64_t next;
+    size_t n = 0;
+
+    if (!ref)
+        return 0;
+    if (vms_find(c->daemon->vms, &c->caller, ref, &vm, &no) == 0) {
+        s->ref = strdup(vm_id(vm));
+        vm_unref(vm);
+    } else {
+        if (store_event_list(c->daemon->store, &q, &rows, &n, &next, e) < 0)
+            return -1;
+        event_rows_done(rows, n);
+        if (n == 0) {
+            *e = no;
+            return -1;
+        }
+        s->ref = strdup(ref);
+        s->query.or_name = true;
+    }
+    s->query.sandbox = s->ref;
+    return s->ref ? 0 : err_nomem(e);
+}
+
+int h_events(struct call *c, struct err *e)
+{
+    struct event_range range;
+    bool follow = false;
+    uint64_t from = 0;
+
+    events_flush(c->daemon->events, FLUSH_MS);
+    if (store_event_range(c->daemon->store, &range, e) < 0 ||
+        call_query_bool(c, "follow", &follow, e) < 0 || parse_since(c, &range, &from, e) < 0)
+        return -1;
+    struct event_stream *s = calloc(1, sizeof(*s));
+    if (!s)
+        return err_nomem(e);
+    *s = (struct event_stream){
+        .call = c, .follow = follow, .last = range.last,
+        .query = { .from = from ? from : range.first, .most = PAGE,
+                   .uid = c->caller.admin ? -1 : (int64_t)c->caller.id.uid } };
+    if (find_sandbox(c, s, e) < 0) {
+        stream_free(s);
+        return -1;
+    }
+    c->reply.status = 200;
+    c->reply.content_type = "application/x-ndjson";
+    c->reply.stream = (struct reply_stream){ .read = stream_read, .free = stream_free, .arg = s };
+    return 0;
+}
