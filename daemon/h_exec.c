@@ -50,6 +50,7 @@ int h_exec_create(struct call *c, struct err *e)
     autotype(execs) struct exec_table *t = NULL;
     autotype(exec) struct exec *x = NULL;
 
+    vm_touch(c->vm);
     if (vm_check_awake(c->vm, e) < 0 || vm_execs(c->vm, &t, e) < 0 ||
         exec_start(t, c->body, deadline_in(DEADLINE_GUEST_REPLY), &x, e) < 0 ||
         reply_header(c, "Location", e, "/v1/sandboxes/%s/execs/%s", vm_id(c->vm), exec_id(x)) < 0)
@@ -69,6 +70,7 @@ int h_exec_attach(struct call *c, struct err *e)
     autotype(exec) struct exec *x = NULL;
     uint64_t stdout_offset = 0, stderr_offset = 0;
 
+    vm_touch(c->vm);
     if (call_query_u64(c, "stdout_offset", UINT64_MAX, &stdout_offset, e) < 0 ||
         call_query_u64(c, "stderr_offset", UINT64_MAX, &stderr_offset, e) < 0 ||
         find_exec(c, &x, e) < 0)

@@ -11,6 +11,7 @@
 #include "common/err.h"
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 struct virt;
@@ -43,5 +44,7 @@ int virt_destroy(struct virt *v, const char *sandbox_id, struct err *e);
  * of a system's libvirtd are its administrator's. */
 int virt_forget(struct virt *v, const char *sandbox_id, struct err *e);
 int virt_resume(struct virt *v, const char *sandbox_id, struct err *e);
+/* CPU time of its QEMU since it began, in nanoseconds. */
+int virt_cpu_time(struct virt *v, const char *sandbox_id, uint64_t *ret_ns, struct err *e);
 /* Ids of all "sbx-…" domains, for reconcile. */
 int virt_list(struct virt *v, char ***ret_ids, size_t *ret_n, struct err *e);

@@ -458,6 +458,7 @@ int vm_start_steps(struct vm *vm, int workspace_fd, struct err *e)
     vm->row.started_at = now_real_us();
     vm->row.state = VM_RUNNING;
     pthread_mutex_unlock(&vm->lock);
+    vm_life_started(vm);
     static const char started[] = "sandbox is running";
     vm_log_line(vm, started, sizeof(started) - 1);
     if (vm_store_row(vm, e) == 0)
