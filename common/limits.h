@@ -58,6 +58,8 @@
 #define LIMIT_GUEST_OUTQ (1 * MIB)     /* bytes the daemon queues for one guest */
 #define LIMIT_GUEST_LOG (1 * MIB)      /* agent log kept per sandbox */
 #define LIMIT_CONSOLE_LOG (4 * MIB)    /* console log kept per sandbox */
+#define LIMIT_CONSOLE_RATE (1 * MIB)   /* that is taken from it in a second */
+#define LIMIT_CONSOLE_PIPE (64 * KIB)  /* between QEMU and the daemon */
 #define LIMIT_LOG_KEPT (256 * KIB)     /* what stays of either when it has reached that */
 
 /* client stream (sbx-stream) */

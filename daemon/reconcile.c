@@ -94,7 +94,7 @@ static int adopt(struct vm *vm, struct err *e)
         return stop_row(vm, LIFE_FAILED, "its network could not be closed again", e);
     if (linked)
         vm->link = l;
-    if (vm_watch_share(vm, e) < 0 || vm_open_guest(vm, e) < 0) {
+    if (vm_watch_share(vm, e) < 0 || vm_open_console(vm, e) < 0 || vm_open_guest(vm, e) < 0) {
         log_err(LOG_CTX(.sandbox = vm->id, .error = e), "cannot go on with a running sandbox");
         *e = ERR_INIT;
         return stop_row(vm, LIFE_FAILED, "sandboxd could not go on with it", e);

@@ -46,6 +46,7 @@ struct vm {
     struct quota_charge charge; /* for all that it has; the job holder's */
     struct agent *agent;        /* ref; NULL unless the domain runs */
     struct exec_table *execs;   /* ref; NULL unless the domain runs */
+    struct console *console;    /* owned; NULL unless the domain runs, or if QEMU writes its log */
     struct link link;           /* name empty: none */
     struct share_proc share;    /* pid 0: none */
     int share_pidfd;            /* owned, -1 none */
@@ -119,7 +120,7 @@ void vms_snapshot_done(struct vm **list, size_t n);
 
 /* --- paths (vm_files.c) --- */
 enum vm_path { VMP_STATE, VMP_DISK_DIR, VMP_DISK, VMP_LOG_DIR, VMP_CONSOLE, VMP_AGENT_LOG,
-               VMP_SHARE_LOG, VMP_RUNTIME, VMP_SOCK_DIR, VMP_CHANNEL, VMP_SHARE_SOCK, VMP_RINGS,
+               VMP_SHARE_LOG, VMP_CONSOLE_PIPE, VMP_RUNTIME, VMP_SOCK_DIR, VMP_CHANNEL, VMP_SHARE_SOCK, VMP_RINGS,
                VMP_MAX };
 /* Owned string or NULL (out of memory). */
 char *vm_path(const struct vms *v, const char *id, enum vm_path which);
@@ -142,6 +143,7 @@ void vm_log_sweep(struct vms *v);  /* keeps the logs of machines within bounds *
 int vm_start_steps(struct vm *vm, int workspace_fd, struct err *e);
 /* Opens execs and channel of a domain that runs (also of one found at start). */
 int vm_open_guest(struct vm *vm, struct err *e);
+int vm_open_console(struct vm *vm, struct err *e);
 int vm_watch_share(struct vm *vm, struct err *e);
 /* Orderly for timeout_ms (0: at once), then by force; afterwards nothing of it runs. */
 int vm_stop_guest(struct vm *vm, int64_t timeout_ms, struct err *e);

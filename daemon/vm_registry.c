@@ -6,6 +6,7 @@
 #include "common/io.h"
 #include "common/log.h"
 #include "common/name.h"
+#include "daemon/console.h"
 #include "daemon/peer.h"
 #include "daemon/vm_priv.h"
 
@@ -262,10 +263,13 @@ static void release(struct vm *vm)
     struct agent *a = vm->agent;
     struct exec_table *t = vm->execs;
     struct evsource *watch = vm->share_watch;
+    struct console *console = vm->console;
+    vm->console = NULL;
     vm->agent = NULL;
     vm->execs = NULL;
     vm->share_watch = NULL;
     pthread_mutex_unlock(&vm->lock);
+    console_close(console);
     evloop_remove(watch);
     if (a)
         agent_close(a);

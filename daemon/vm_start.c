@@ -16,6 +16,7 @@
 #include "common/io.h"
 #include "common/log.h"
 #include "common/sbuf.h"
+#include "daemon/console.h"
 #include "daemon/vm_priv.h"
 
 #include <fcntl.h>
@@ -214,7 +215,7 @@ static int build_xml(struct start *s, char **ret, struct err *e)
     struct vm *vm = s->vm;
     bool serial = strcmp(s->v->config->console, "serial") == 0;
     autofree char *disk = vm_path(s->v, vm->id, VMP_DISK);
-    autofree char *console = vm_path(s->v, vm->id, VMP_CONSOLE);
+    autofree char *console = vm_path(s->v, vm->id, VMP_CONSOLE_PIPE);
     autofree char *channel = vm_path(s->v, vm->id, VMP_CHANNEL);
     autofree char *share = vm_path(s->v, vm->id, VMP_SHARE_SOCK);
     autofree char *cmdline = NULL;
@@ -237,7 +238,7 @@ static int build_xml(struct start *s, char **ret, struct err *e)
         .disk = disk,
         .base = s->image.root,
         .channel = channel,
-        .console_log = console,
+        .console = console,
         .serial = serial,
         .share_socket = s->workspace_fd >= 0 ? share : NULL,
         .tap = vm->link.name[0] ? vm->link.name : NULL,
@@ -259,9 +260,12 @@ static int step_domain(struct start *s, struct err *e)
     s->vm->domain_gone = false;
     s->vm->gone_detail[0] = '\0';
     pthread_mutex_unlock(&s->vm->lock);
-    if (virt_start(s->v->virt, xml, e) < 0)
-        return err_wrap(e, "cannot start the virtual machine");
-    return 0;
+    if (vm_open_console(s->vm, e) < 0)      /* before the first word */
+        return -1;
+    if (virt_start(s->v->virt, xml, e) == 0)
+        return 0;
+    vm_close_guest(s->vm);
+    return err_wrap(e, "cannot start the virtual machine");
 }
 
 static void undo_domain(struct start *s)
@@ -274,6 +278,22 @@ static void undo_domain(struct start *s)
 }
 
 /* --- the guest --- */
+
+int vm_open_console(struct vm *vm, struct err *e)
+{
+    autofree char *pipe = vm_path(vm->vms, vm->id, VMP_CONSOLE_PIPE);
+    autofree char *log = vm_path(vm->vms, vm->id, VMP_CONSOLE);
+    struct console *c = NULL;
+
+    if (!pipe || !log)
+        return err_nomem(e);
+    if (console_open(vm->vms->loop, pipe, log, &c, e) < 0)
+        return -1;
+    pthread_mutex_lock(&vm->lock);
+    vm->console = c;
+    pthread_mutex_unlock(&vm->lock);
+    return 0;
+}
 
 static void on_guest_log(void *arg, int level, const char *text, size_t len)
 {

@@ -7,6 +7,7 @@
 #include "common/auto.h"
 #include "common/io.h"
 #include "common/log.h"
+#include "daemon/console.h"
 #include "daemon/vm_priv.h"
 
 #include <stdlib.h>
@@ -34,11 +35,13 @@ void vm_close_guest(struct vm *vm)
     pthread_mutex_lock(&vm->lock);
     struct agent *agent = vm->agent;
     struct exec_table *execs = vm->execs;
+    struct console *console = vm->console;
     struct evsource *watch = vm->share_watch;
     struct share_proc share = vm->share;
     int pidfd = take_fd(&vm->share_pidfd);
     vm->agent = NULL;
     vm->execs = NULL;
+    vm->console = NULL;
     vm->share_watch = NULL;
     vm->share = (struct share_proc){ 0 };
     vm->row.share_pid = 0;
@@ -46,6 +49,7 @@ void vm_close_guest(struct vm *vm)
     vm->stalled = false;
     pthread_mutex_unlock(&vm->lock);
 
+    console_close(console);
     evloop_remove(watch);
     fd_close(pidfd);
     if (agent) {
