@@ -22,7 +22,8 @@ struct console;
 /* Makes both pipes anew; the directory is root's. */
 int console_make(const char *base, uid_t uid, gid_t gid, struct err *e);
 /* Reads on the event thread from now on, and appends to the log, which is made if need be. *ret is
- * NULL if there is no pipe: a machine that a sandboxd without them started writes its log itself. */
+ * NULL if there is no pipe: the machine was started by an older sandboxd, and its QEMU writes the
+ * log itself. */
 int console_open(struct evloop *loop, const char *base, const char *log, struct console **ret,
                  struct err *e);
 /* Takes what the pipe still has first. Not on the event thread; NULL is fine. */

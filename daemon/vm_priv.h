@@ -120,8 +120,8 @@ void vms_snapshot_done(struct vm **list, size_t n);
 
 /* --- paths (vm_files.c) --- */
 enum vm_path { VMP_STATE, VMP_DISK_DIR, VMP_DISK, VMP_LOG_DIR, VMP_CONSOLE, VMP_AGENT_LOG,
-               VMP_SHARE_LOG, VMP_CONSOLE_PIPE, VMP_RUNTIME, VMP_SOCK_DIR, VMP_CHANNEL, VMP_SHARE_SOCK, VMP_RINGS,
-               VMP_MAX };
+               VMP_SHARE_LOG, VMP_CONSOLE_PIPE, VMP_RUNTIME, VMP_SOCK_DIR, VMP_CHANNEL,
+               VMP_SHARE_SOCK, VMP_RINGS, VMP_MAX };
 /* Owned string or NULL (out of memory). */
 char *vm_path(const struct vms *v, const char *id, enum vm_path which);
 int vm_files_make(struct vm *vm, struct err *e);               /* directories, logs; idempotent */
