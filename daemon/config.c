@@ -157,7 +157,7 @@ static const struct jfield config_table[] = {
     JF(struct config, default_ttl_s, JT_U64, .max = LIMIT_TIME_MAX / 1000),
     JF(struct config, default_idle_timeout_s, JT_U64, .max = LIMIT_TIME_MAX / 1000),
     JF(struct config, default_restart, JT_STR, .check = restart_valid, .rule = RESTART_RULE),
-    JF(struct config, idle_cpu_percent, JT_U32, .min = 1, .max = 100, .def = 10),
+    JF(struct config, idle_cpu_percent, JT_U32, .min = 1, .max = 100, .def = 5),
     JF(struct config, connections, JT_U32, .min = 1, .max = 1000000, .def = 2048),
     JF(struct config, connections_per_second, JT_U32, .min = 1, .max = 1000000, .def = 200),
     JF_END

@@ -49,7 +49,7 @@ struct config {
     uint64_t min_free_disk; /* bytes to stay free in state_dir; SPACE_AUTO */
     uint64_t default_ttl_s, default_idle_timeout_s; /* of sandboxes that say nothing; 0 none */
     char *default_restart;  /* common/restart.h: "no" */
-    uint32_t idle_cpu_percent;      /* of a host's processor: who takes more is at work: 10 */
+    uint32_t idle_cpu_percent;      /* of a host's processor: who takes more is at work: 5 */
     char *qemu_group;       /* qemu:///system only: group QEMU needs ("libvirt-qemu"); "" none */
 };
 
