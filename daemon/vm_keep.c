@@ -37,8 +37,6 @@
 #define REASON_MAX 200
 #define JOB_WAIT_MS 30000
 
-AUTO_DEFINE(vmref, struct vm, vm_unref)
-
 struct keeper {
     pthread_mutex_t lock;       /* guards all up to the line; taken with nothing else held */
     pthread_cond_t changed;
