@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/magic.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -20,7 +21,6 @@
 
 #define WORDS_MAX 4096          /* of cgroup.controllers */
 #define DROP_MS 2000            /* killed processes take a moment to be gone */
-#define DROP_STEP_US 5000
 
 struct cgroups {
     int fd;                     /* owned: <mount>/<name> */
@@ -80,18 +80,25 @@ static int make_group(int dir, const char *name, struct err *e)
                   : fd;
 }
 
-int cgroup_open(const char *mount, const char *name, struct cgroups **ret, struct err *e)
+int cgroup_open(const char *dir, struct cgroups **ret, struct err *e)
 {
-    autoclose int root = open(mount, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const char *name = strrchr(dir, '/');
     struct statfs fs;
 
+    if (!name || name == dir || !name[1])
+        return err_set(e, ERR_UNAVAILABLE, "%s cannot be a control group", dir);
+    autofree char *parent = strndup(dir, (size_t)(name - dir));
+    if (!parent)
+        return err_nomem(e);
+    autoclose int root = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
     if (root < 0 || fstatfs(root, &fs) < 0)
-        return err_sys(e, ERR_UNAVAILABLE, errno, "cannot open %s", mount);
+        return err_sys(e, ERR_UNAVAILABLE, errno, "cannot open %s", parent);
     if (fs.f_type != CGROUP2_SUPER_MAGIC)
-        return err_set(e, ERR_UNAVAILABLE, "%s has no control groups of version 2", mount);
+        return err_set(e, ERR_UNAVAILABLE, "%s has no control groups of version 2", parent);
     if (give_on(root, e) < 0)
         return -1;
-    autoclose int own = make_group(root, name, e);
+    autoclose int own = make_group(root, name + 1, e);
     if (own < 0 || give_on(own, e) < 0)
         return -1;
     struct cgroups *c = calloc(1, sizeof(*c));
@@ -147,6 +154,30 @@ int cgroup_enter(struct cgroups *c, const char *id, pid_t pid, struct err *e)
     return write_file(fd, "cgroup.procs", text, e);
 }
 
+/* The kernel says by cgroup.events when the last process is gone. */
+static int await_empty(int group, struct err *e)
+{
+    int64_t deadline = deadline_in(DROP_MS);
+    autoclose int fd = openat(group, "cgroup.events", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    char text[256];
+
+    while (fd >= 0) {
+        struct pollfd p = { .fd = fd, .events = POLLPRI };
+        ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
+        if (n < 0)
+            break;
+        text[n] = '\0';
+        if (strstr(text, "populated 0"))
+            return 0;
+        int r = poll(&p, 1, deadline_left(deadline));
+        if (r == 0)
+            return err_set(e, ERR_TIMEOUT, "processes in a control group do not end");
+        if (r < 0 && errno != EINTR)
+            break;
+    }
+    return err_sys(e, ERR_INTERNAL, errno, "cannot watch a control group");
+}
+
 int cgroup_drop(struct cgroups *c, const char *id, struct err *e)
 {
     if (!id_valid(id))
@@ -155,15 +186,11 @@ int cgroup_drop(struct cgroups *c, const char *id, struct err *e)
         return 0;
     autoclose int fd = open_group(c, id, e);
     /* cgroup.kill came with Linux 5.14; without it there is nothing more to be done here. */
-    if (fd < 0 || write_file(fd, "cgroup.kill", "1", e) < 0)
+    if (fd < 0 || write_file(fd, "cgroup.kill", "1", e) < 0 || await_empty(fd, e) < 0)
         return -1;
-    for (int64_t deadline = deadline_in(DROP_MS);;) {
-        if (unlinkat(c->fd, id, AT_REMOVEDIR) == 0 || errno == ENOENT)
-            return 0;
-        if (errno != EBUSY || deadline_left(deadline) == 0)
-            return err_sys(e, ERR_INTERNAL, errno, "cannot remove the control group %s", id);
-        usleep(DROP_STEP_US);   /* the kernel tells of an empty group by a file that is polled */
-    }
+    if (unlinkat(c->fd, id, AT_REMOVEDIR) < 0 && errno != ENOENT)
+        return err_sys(e, ERR_INTERNAL, errno, "cannot remove the control group %s", id);
+    return 0;
 }
 
 int cgroup_list(struct cgroups *c, cgroup_fn fn, void *arg, struct err *e)

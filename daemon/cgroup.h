@@ -2,15 +2,14 @@
  *
  * cgroup: limits for QEMU and virtiofsd of a sandbox together, by control groups of version 2:
  *
- *     <mount>/<name>/            made by us, controllers given on; no process in it
+ *     <dir>/                     made by us in a group that is there; no process in it
  *         <id>/                  a sandbox that runs: cpu.weight, memory.max, pids.max
  *
- * Beside the groups of the system's services and not below our own: the service manager cannot
- * start a service again in whose group controllers are given on, and sandboxes outlive ours.
+ * Not below the group of our own service: the service manager cannot start a service again in whose
+ * group controllers are given on, and sandboxes outlive it.
  *
- * Plain files, no library. What cannot be had (version 1, no controllers, a mount that is read-only)
- * is ERR_UNAVAILABLE with the reason, and sandboxes then run without. Any thread; calls about one
- * sandbox one at a time.
+ * Plain files, no library. What cannot be had (version 1, no controllers, a mount that is
+ * read-only) is ERR_UNAVAILABLE with the reason. Any thread; calls about one sandbox one at a time.
  */
 #pragma once
 
@@ -18,8 +17,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
-
-#define CGROUP_MOUNT "/sys/fs/cgroup"
 
 struct cgroups;
 
@@ -29,8 +26,8 @@ struct cgroup_limits {
     uint32_t pids_max;          /* threads count as well */
 };
 
-/* name: of our directory. What former daemons left in it stays. */
-int cgroup_open(const char *mount, const char *name, struct cgroups **ret, struct err *e);
+/* dir: an absolute path, whose parent is a control group. What former daemons left in it stays. */
+int cgroup_open(const char *dir, struct cgroups **ret, struct err *e);
 void cgroup_close(struct cgroups *c);           /* the groups stay; NULL is fine */
 
 /* The group of a sandbox with these limits, also if it is there already. */

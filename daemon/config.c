@@ -154,6 +154,8 @@ static const struct jfield config_table[] = {
     JF(struct config, audit, JT_STR, .check = is_audit, .rule = "required, best-effort or off"),
     JF(struct config, audit_size, JT_U64, .min = 64 * KIB, .max = 16 * GIB, .def = 16 * MIB),
     JF(struct config, audit_files, JT_U32, .min = 1, .max = 1000, .def = 8),
+    JF(struct config, cgroup, JT_STR, .check = is_path_or_empty,
+       .rule = "an absolute path, or empty"),
     JF(struct config, default_ttl_s, JT_U64, .max = LIMIT_TIME_MAX / 1000),
     JF(struct config, default_idle_timeout_s, JT_U64, .max = LIMIT_TIME_MAX / 1000),
     JF(struct config, default_restart, JT_STR, .check = restart_valid, .rule = RESTART_RULE),
@@ -198,6 +200,7 @@ static int fill_defaults(struct config *c, struct err *e)
         set_default(&c->virtiofsd, "", e) < 0 || set_default(&c->subnet, "auto", e) < 0 ||
         set_default(&c->default_policy, "agent", e) < 0 ||
         set_default(&c->default_restart, "no", e) < 0 ||
+        set_default(&c->cgroup, "", e) < 0 ||
         set_default(&c->resolver, "", e) < 0 ||
         set_default(&c->resolver_denied, "refused", e) < 0 ||
         set_default(&c->audit, "required", e) < 0)

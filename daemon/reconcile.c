@@ -94,6 +94,11 @@ static int adopt(struct vm *vm, struct err *e)
         return stop_row(vm, LIFE_FAILED, "its network could not be closed again", e);
     if (linked)
         vm->link = l;
+    struct err no = ERR_INIT;
+    if (vm_cgroup_make(vm, &no) < 0 || vm_cgroup_enter(vm, vm->share.pid, &no) < 0 ||
+        vm_cgroup_enter_qemu(vm, &no) < 0)
+        log_warn(LOG_CTX(.sandbox = vm->id, .error = &no),
+                 "a running sandbox is without its control group, ignoring");
     if (vm_watch_share(vm, e) < 0 || vm_open_console(vm, e) < 0 || vm_open_guest(vm, e) < 0) {
         log_err(LOG_CTX(.sandbox = vm->id, .error = e), "cannot go on with a running sandbox");
         *e = ERR_INIT;
@@ -310,7 +315,7 @@ int vms_reconcile(struct vms *v, struct err *e)
             log_err(LOG_CTX(.sandbox = list[i]->id, .error = &one), "cannot count a sandbox");
     }
     vms_snapshot_done(list, n);
-    if (egress_settle(v->egress, e) < 0 ||
+    if (egress_settle(v->egress, e) < 0 || vm_cgroups_settle(v, e) < 0 ||
         end_strays(v, end_stray_share, e) < 0 ||
         drop_foreign_files(v, v->state_dir, drop_state, e) < 0 ||
         drop_foreign_files(v, v->runtime_dir, drop_runtime, e) < 0 ||

@@ -65,6 +65,7 @@ struct vms {
     struct egress *egress;
     struct quota *quota;
     struct audit *audit;           /* NULL: none */
+    struct cgroups *cgroups;       /* owned; NULL: none are configured */
     struct keeper *keeper;         /* owned; vm_keep.c */
     struct virt *virt;             /* owned */
     struct evsource *sweep_timer;  /* owned */
@@ -162,6 +163,14 @@ void vm_job_share_gone(void *ctx, const char *id, const char *detail);          
 extern const char vm_stall_reason[];
 void vm_job_stalled(void *ctx, const char *id, const char *detail);                  /* worker */
 void vm_stall_sweep(struct vms *v);     /* worker: lets go on what has room again */
+
+/* --- control groups (vm_cgroup.c); all do nothing where none are configured --- */
+int vm_cgroups_open(struct vms *v, struct err *e);
+int vm_cgroups_settle(struct vms *v, struct err *e);    /* removes those of what does not run */
+int vm_cgroup_make(struct vm *vm, struct err *e);
+int vm_cgroup_enter(struct vm *vm, pid_t pid, struct err *e);
+int vm_cgroup_enter_qemu(struct vm *vm, struct err *e);
+void vm_cgroup_drop(struct vms *v, const char *id);     /* with what is still in it */
 
 /* --- time limits and restarts (vm_keep.c) --- */
 int vm_keep_new(struct keeper **ret, struct err *e);

@@ -6,6 +6,7 @@
 #include "common/io.h"
 #include "common/log.h"
 #include "common/name.h"
+#include "daemon/cgroup.h"
 #include "daemon/console.h"
 #include "daemon/peer.h"
 #include "daemon/vm_priv.h"
@@ -248,7 +249,8 @@ int vms_new(const struct vms_deps *deps, struct vms **ret, struct err *e)
     pthread_mutex_init(&v->lock, NULL);
     pthread_mutex_init(&v->probe_lock, NULL);
     pthread_mutex_init(&v->accel_lock, NULL);
-    if (vm_keep_new(&v->keeper, e) < 0 || open_parts(v, e) < 0 || vms_reconcile(v, e) < 0 ||
+    if (vm_keep_new(&v->keeper, e) < 0 || open_parts(v, e) < 0 || vm_cgroups_open(v, e) < 0 ||
+        vms_reconcile(v, e) < 0 ||
         evloop_add_timer(v->loop, SWEEP_MS, on_sweep, v, &v->sweep_timer, e) < 0)
         return -1;
     *ret = take_ptr(v);
@@ -298,6 +300,7 @@ void vms_free(struct vms *v)
     for (size_t i = 0; i < v->n; i++)
         vm_unref(v->list[i]);
     vm_keep_free(v->keeper);
+    cgroup_close(v->cgroups);
     free(v->list);
     free(v->view);
     free(v->state_dir);

@@ -8,6 +8,7 @@
  *     workspace  opened by a child with the owner's rights
  *     files      directories, logs, disk overlay
  *     network    link, its rules in force before it is up
+ *     limits     control group, where they are configured
  *     share      virtiofsd on the workspace
  *     domain     QEMU, by libvirt
  *     guest      channel, hello, configuration, ready
@@ -123,6 +124,16 @@ static void undo_network(struct start *s)
                  "the network of a failed start stays; the next one takes it away");
 }
 
+static int step_limits(struct start *s, struct err *e)
+{
+    return vm_cgroup_make(s->vm, e);
+}
+
+static void undo_limits(struct start *s)
+{
+    vm_cgroup_drop(s->v, s->vm->id);
+}
+
 static int open_share_log(struct vm *vm, struct err *e)
 {
     autofree char *path = vm_path(vm->vms, vm->id, VMP_SHARE_LOG);
@@ -172,7 +183,8 @@ static int step_share(struct start *s, struct err *e)
     vm->share_gone = false;
     pthread_mutex_unlock(&vm->lock);
     /* The row knows the process before QEMU does, so a crash here leaves none behind. */
-    if (vm_store_row(vm, e) < 0 || vm_watch_share(vm, e) < 0) {
+    if (vm_store_row(vm, e) < 0 || vm_cgroup_enter(vm, proc.pid, e) < 0 ||
+        vm_watch_share(vm, e) < 0) {
         vm_close_guest(vm);
         return -1;
     }
@@ -250,6 +262,15 @@ static int build_xml(struct start *s, char **ret, struct err *e)
     return domxml_build(&spec, ret, e);
 }
 
+static void undo_domain(struct start *s)
+{
+    struct err e = ERR_INIT;
+
+    if (virt_destroy(s->v->virt, s->vm->id, &e) < 0)
+        log_err(LOG_CTX(.sandbox = s->vm->id, .error = &e),
+                "cannot end the virtual machine of a failed start");
+}
+
 static int step_domain(struct start *s, struct err *e)
 {
     autofree char *xml = NULL;
@@ -262,19 +283,15 @@ static int step_domain(struct start *s, struct err *e)
     pthread_mutex_unlock(&s->vm->lock);
     if (vm_open_console(s->vm, e) < 0)      /* before the first word */
         return -1;
-    if (virt_start(s->v->virt, xml, e) == 0)
+    if (virt_start(s->v->virt, xml, e) < 0) {
+        vm_close_guest(s->vm);
+        return err_wrap(e, "cannot start the virtual machine");
+    }
+    if (vm_cgroup_enter_qemu(s->vm, e) == 0)
         return 0;
+    undo_domain(s);
     vm_close_guest(s->vm);
-    return err_wrap(e, "cannot start the virtual machine");
-}
-
-static void undo_domain(struct start *s)
-{
-    struct err e = ERR_INIT;
-
-    if (virt_destroy(s->v->virt, s->vm->id, &e) < 0)
-        log_err(LOG_CTX(.sandbox = s->vm->id, .error = &e),
-                "cannot end the virtual machine of a failed start");
+    return -1;
 }
 
 /* --- the guest --- */
@@ -415,6 +432,7 @@ static const struct step {
     { "workspace", step_workspace, NULL },
     { "files", step_files, undo_files },
     { "network", step_network, undo_network },
+    { "limits", step_limits, undo_limits },
     { "share", step_share, undo_share },
     { "domain", step_domain, undo_domain },
     { "guest", step_guest, NULL },

@@ -91,6 +91,7 @@ int vm_stop_guest(struct vm *vm, int64_t timeout_ms, struct err *e)
     if (virt_destroy(vm->vms->virt, vm->id, e) < 0)
         return -1;
     vm_close_guest(vm);
+    vm_cgroup_drop(vm->vms, vm->id);
     if (egress_detach(vm->vms->egress, vm->id, vm->row.slot, e) < 0)
         return -1;
     return vm_files_drop_runtime(vm->vms, vm->id, e);

@@ -8,6 +8,7 @@
 #include "common/auto.h"
 #include "common/io.h"
 #include "common/limits.h"
+#include "common/sbuf.h"
 #include "tests/harness/test.h"
 
 #include <fcntl.h>
@@ -19,6 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define CGROUP_MOUNT "/sys/fs/cgroup"
 #define NAME "sandboxd-test"
 #define ONE "00000000000000a1"
 #define TWO "00000000000000a2"
@@ -29,7 +31,7 @@ static struct cgroups *open_groups(void)
 {
     struct cgroups *c = NULL;
 
-    if (cgroup_open(CGROUP_MOUNT, NAME, &c, &e) < 0) {
+    if (cgroup_open(CGROUP_MOUNT "/" NAME, &c, &e) < 0) {
         bool required = getenv("SBX_TEST_CGROUP") != NULL;
         if (required)
             FAIL("%s", e.msg);
@@ -84,19 +86,19 @@ TEST(a_group_has_its_limits_and_is_made_once)
 
 static void note_id(void *arg, const char *id)
 {
-    strcat(arg, id);
+    sbuf_fmt(arg, "%s ", id);
 }
 
 TEST(groups_are_found_by_who_comes_later)
 {
     struct cgroups *c = open_groups();
-    char seen[100] = "";
+    autosbuf struct sbuf seen = SBUF(100);
 
     ASSERT_OK(cgroup_make(c, ONE, &limits, &e), e);
     cgroup_close(c);
     c = open_groups();
-    ASSERT_OK(cgroup_list(c, note_id, seen, &e), e);
-    ASSERT_STREQ(seen, ONE);
+    ASSERT_OK(cgroup_list(c, note_id, &seen, &e), e);
+    ASSERT_STREQ(sbuf_str(&seen), ONE " ");
     ASSERT_OK(cgroup_drop(c, ONE, &e), e);
     done(c);
 }
@@ -203,9 +205,9 @@ TEST(where_there_are_none_the_reason_is_said)
 {
     struct cgroups *c = NULL;
 
-    ASSERT_ERR(cgroup_open("/proc", NAME, &c, &e), e, ERR_UNAVAILABLE);
+    ASSERT_ERR(cgroup_open("/proc/" NAME, &c, &e), e, ERR_UNAVAILABLE);
     ASSERT_CONTAINS(e.msg, "no control groups of version 2");
     e = ERR_INIT;
-    ASSERT_ERR(cgroup_open("/nowhere", NAME, &c, &e), e, ERR_UNAVAILABLE);
+    ASSERT_ERR(cgroup_open("/nowhere/" NAME, &c, &e), e, ERR_UNAVAILABLE);
     ASSERT_NULL(c);
 }
