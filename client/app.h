@@ -68,6 +68,7 @@ COMMAND(cmd_rm);
 COMMAND(cmd_start);
 COMMAND(cmd_stats);
 COMMAND(cmd_stop);
+COMMAND(cmd_update);
 COMMAND(cmd_version);
 
 /* What the options of each command fill; tables and commands share them. */
@@ -78,7 +79,13 @@ struct create_opts {
     struct strv env, env_files, labels;
     const char *policy;         /* name or file */
     struct strv allow, deny;
+    struct opt_duration ttl, idle_timeout;
+    const char *restart;
     bool quiet, no_start;
+};
+struct update_opts {
+    struct opt_duration ttl, idle_timeout;
+    const char *restart;
 };
 struct exec_opts {
     bool interactive, tty, detach;

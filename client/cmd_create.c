@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "client/api_client.h"
 #include "client/app.h"
+#include "client/each.h"
 #include "client/env.h"
 #include "client/out.h"
 #include "client/policies.h"
@@ -9,6 +10,7 @@
 #include "common/auto.h"
 #include "common/limits.h"
 #include "common/name.h"
+#include "common/restart.h"
 #include <string.h>
 
 /* DIR, DIR:ro or DIR:rw. The daemon resolves the path with our rights; here it only becomes
@@ -98,6 +100,18 @@ static int policy_fill(const struct create_opts *o, struct api_create_req *req, 
                                                                                              : 0;
 }
 
+static int check_restart(const char *given, char **ret, struct err *e)
+{
+    if (!given)
+        return 0;
+    if (!restart_valid(given)) {
+        err_set(e, ERR_USAGE, "--restart: '%s' is not a policy", given);
+        return err_hint(e, "it is " RESTART_RULE);
+    }
+    *ret = strdup(given);
+    return *ret ? 0 : err_nomem(e);
+}
+
 static int request_fill(const struct app *app, const struct create_opts *o,
                         struct api_create_req *req, struct err *e)
 {
@@ -121,6 +135,12 @@ static int request_fill(const struct app *app, const struct create_opts *o,
         return -1;
     if (env_collect(&o->env_files, &o->env, &req->env, e) < 0)
         return -1;
+    if (check_restart(o->restart, &req->restart, e) < 0)
+        return -1;
+    if (o->ttl.set)
+        req->ttl_ms = o->ttl.ms;
+    if (o->idle_timeout.set)
+        req->idle_timeout_ms = o->idle_timeout.ms;
     req->cpus = o->cpus;
     req->memory = o->memory;
     req->disk = o->disk;
@@ -131,7 +151,7 @@ static int request_fill(const struct app *app, const struct create_opts *o,
 COMMAND(cmd_create)
 {
     const struct create_opts *o = opts;
-    struct api_create_req req = { 0 };
+    struct api_create_req req = { .ttl_ms = JSON_UNSET, .idle_timeout_ms = JSON_UNSET };
     struct api_sandbox box = { 0 };
     autosbuf struct sbuf body = SBUF(LIMIT_BODY);
     struct call call = { .method = "POST", .path = "/" API_VERSION "/sandboxes",
@@ -160,4 +180,32 @@ COMMAND(cmd_create)
     json_done(api_create_req_table, &req, sizeof(req));
     json_done(api_sandbox_table, &box, sizeof(box));
     return r;
+}
+
+static int update_one(struct app *app, const char *name, void *arg, struct err *e)
+{
+    autosbuf struct sbuf path = SBUF(4096);
+
+    url_sandbox(&path, name, NULL);
+    const struct call call = { .method = "PATCH", .path = sbuf_str(&path), .body = arg };
+    return client_call(app, &call, NULL, e);
+}
+
+COMMAND(cmd_update)
+{
+    const struct update_opts *o = opts;
+    struct api_update_req req = { .ttl_ms = o->ttl.set ? o->ttl.ms : JSON_UNSET,
+                                  .idle_timeout_ms = o->idle_timeout.set ? o->idle_timeout.ms
+                                                                         : JSON_UNSET };
+    autosbuf struct sbuf body = SBUF(4096);
+
+    if (!o->ttl.set && !o->idle_timeout.set && !o->restart) {
+        err_set(e, ERR_USAGE, "nothing to change is given");
+        return err_hint(e, "give --ttl, --idle-timeout or --restart");
+    }
+    if (check_restart(o->restart, &req.restart, e) < 0)
+        return -1;
+    int r = json_encode(api_update_req_table, &req, &body, e);
+    json_done(api_update_req_table, &req, sizeof(req));
+    return r < 0 ? -1 : each_name(app, args, n, update_one, (void *)sbuf_str(&body), "updating", e);
 }

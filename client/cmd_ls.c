@@ -4,6 +4,7 @@
 #include "client/list.h"
 #include "common/api.h"
 #include "common/auto.h"
+#include "common/io.h"
 #include "common/limits.h"
 #include "common/parse.h"
 #include <string.h>
@@ -21,18 +22,51 @@ static bool shows_owner(void)
     return geteuid() == 0;
 }
 
+/* "2m5s" from now to then; nothing that is over. */
+static const char *left(int64_t at, char buf[32])
+{
+    int64_t us = at - now_real_us();
+
+    format_duration(us > 0 ? (uint64_t)us / 1000000 * 1000 : 0, buf);
+    return buf;
+}
+
+/* "running (idle 3m, stops in 12m)", "stopped (the guest powered off, starts in 4s)" */
+static int state_cell(struct table *t, const struct api_sandbox *s, struct err *e)
+{
+    autosbuf struct sbuf b = SBUF(4096);
+    const char *sep = " (";
+    char time[32];
+
+    sbuf_fmt(&b, "%s", s->state ? s->state : "?");
+    if (s->reason && s->reason[0]) {
+        sbuf_fmt(&b, "%s%s", sep, s->reason);
+        sep = ", ";
+    }
+    if (s->idle_since) {
+        int64_t us = now_real_us() - s->idle_since;
+        format_duration(us > 0 ? (uint64_t)us / 1000000 * 1000 : 0, time);
+        sbuf_fmt(&b, "%sidle %s", sep, time);
+        sep = ", ";
+    }
+    if (s->stops_at || s->starts_at) {
+        sbuf_fmt(&b, "%s%s in %s", sep, s->stops_at ? "stops" : "starts",
+                 left(s->stops_at ? s->stops_at : s->starts_at, time));
+        sep = ", ";
+    }
+    sbuf_lit(&b, sep[0] == ',' ? ")" : "");
+    return b.failed ? err_nomem(e) : table_cell(t, sbuf_str(&b), e);
+}
+
 static int row(struct table *t, const void *item, bool no_trunc, struct err *e)
 {
     const struct api_sandbox *s = item;
     char size[40], time[64];
-    const char *state = s->state ? s->state : "?";
-    bool reason = s->reason && s->reason[0];
 
     format_size(s->memory, size);
     if (table_cellf(t, e, "%.*s", no_trunc ? LIMIT_ID : 12, s->id ? s->id : "") < 0 ||
         table_cell(t, s->name, e) < 0 ||
-        table_cellf(t, e, "%s%s%s%s", state, reason ? " (" : "", reason ? s->reason : "",
-                    reason ? ")" : "") < 0 ||
+        state_cell(t, s, e) < 0 ||
         table_cell(t, s->image.name ? s->image.name : s->image.digest, e) < 0 ||
         table_cellf(t, e, "%u", s->cpus) < 0 || table_cell(t, size, e) < 0 ||
         table_cell(t, ago(s->created_at, time), e) < 0)

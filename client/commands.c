@@ -9,6 +9,15 @@
 #define ANY SIZE_MAX
 #define SANDBOX .complete = COMPLETE_SANDBOX
 
+#define TIME_OPTS(s, since)                                                                 \
+    OPT(s, ttl, "ttl", 0, OPT_DURATION, "TIME",                                             \
+        "stop it so long after " since ", as in 8h; 0 never"),                              \
+    OPT(s, idle_timeout, "idle-timeout", 0, OPT_DURATION, "TIME",                           \
+        "stop it when nothing happened in it for so long, as in 30m; 0 never"),             \
+    OPT(s, restart, "restart", 0, OPT_STR, "POLICY",                                        \
+        "when it ends by itself: no, on-failure, on-failure:N or always",                   \
+        .complete = COMPLETE_WORDS, .words = "no on-failure always")
+
 static const struct opt create_opts[] = {
     OPT(struct create_opts, name, "name", 0, OPT_STR, "NAME",
         "name of the sandbox; made up otherwise"),
@@ -31,8 +40,14 @@ static const struct opt create_opts[] = {
         "allow this as well, as in github.com:443; may be repeated"),
     OPT(struct create_opts, deny, "deny", 0, OPT_LIST, "TARGET",
         "deny this, whatever else allows it; may be repeated"),
+    TIME_OPTS(struct create_opts, "each start"),
     OPT(struct create_opts, no_start, "no-start", 0, OPT_FLAG, NULL, "create it stopped"),
     OPT(struct create_opts, quiet, "quiet", 'q', OPT_FLAG, NULL, "print the id, not the name"),
+    OPT_END
+};
+
+static const struct opt update_opts[] = {
+    TIME_OPTS(struct update_opts, "now"),
     OPT_END
 };
 
@@ -241,6 +256,12 @@ const struct command commands[] = {
       NULL, OPTS(stop_opts, stop_opts), .min_args = 1, .max_args = ANY, SANDBOX, .run = cmd_stop },
     { "restart", NULL, "NAME...", "stop sandboxes and start them again", NULL, NULL, .min_args = 1,
       .max_args = ANY, SANDBOX, .run = cmd_restart },
+    { "update", NULL, "NAME...", "change the time limits of sandboxes",
+      "What is not given stays as it is. Running ones too.",
+      "sbx update --ttl 2h box\n"
+      "sbx update --idle-timeout 0 --restart always box\n",
+      OPTS(update_opts, update_opts), .min_args = 1, .max_args = ANY, SANDBOX,
+      .run = cmd_update },
     { "rm", NULL, "NAME...", "remove sandboxes and their disks",
       "Running ones too. The workspace is a directory of yours and stays as it is.", NULL,
       OPTS(rm_opts, rm_opts), .min_args = 1, .max_args = ANY, SANDBOX, .run = cmd_rm },

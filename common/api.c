@@ -3,6 +3,7 @@
 #include "common/limits.h"
 #include "common/name.h"
 #include "common/policy.h"
+#include "common/restart.h"
 
 #include <string.h>
 
@@ -36,6 +37,9 @@ static bool label_valid(const char *pair)
 #define PATH_LIMITS .min = 1, .max = LIMIT_PATH, .check = path_absolute, .rule = RULE_PATH
 #define USER_LIMITS .min = 1, .max = LIMIT_USER, .check = user_valid, .rule = RULE_USER
 
+#define TIME_LIMITS .flags = JF_ZERO | JF_UNSET, .min = LIMIT_TIME_MIN, .max = LIMIT_TIME_MAX
+#define RESTART_LIMITS .check = restart_valid, .rule = RESTART_RULE
+
 /* ---- requests: with limits ---- */
 
 static const struct jfield workspace_req_table[] = {
@@ -63,6 +67,16 @@ const struct jfield api_create_req_table[] = {
        .item_max = POLICY_TARGET_TEXT),
     JF(struct api_create_req, deny, JT_STRV, .max = POLICY_RULES_MAX,
        .item_max = POLICY_TARGET_TEXT),
+    JF(struct api_create_req, ttl_ms, JT_U64, TIME_LIMITS),
+    JF(struct api_create_req, idle_timeout_ms, JT_U64, TIME_LIMITS),
+    JF(struct api_create_req, restart, JT_STR, RESTART_LIMITS),
+    JF_END,
+};
+
+const struct jfield api_update_req_table[] = {
+    JF(struct api_update_req, ttl_ms, JT_U64, TIME_LIMITS),
+    JF(struct api_update_req, idle_timeout_ms, JT_U64, TIME_LIMITS),
+    JF(struct api_update_req, restart, JT_STR, RESTART_LIMITS),
     JF_END,
 };
 
@@ -149,6 +163,13 @@ const struct jfield api_sandbox_table[] = {
     JF(struct api_sandbox, started_at, JT_TIME),
     JF(struct api_sandbox, stopped_at, JT_TIME),
     JF(struct api_sandbox, execs_running, JT_U32),
+    JF(struct api_sandbox, ttl_ms, JT_U64),
+    JF(struct api_sandbox, idle_timeout_ms, JT_U64),
+    JF(struct api_sandbox, restart, JT_STR),
+    JF(struct api_sandbox, restarts, JT_U32),
+    JF(struct api_sandbox, stops_at, JT_TIME),
+    JF(struct api_sandbox, idle_since, JT_TIME),
+    JF(struct api_sandbox, starts_at, JT_TIME),
     JF_END,
 };
 

@@ -34,6 +34,15 @@ struct api_create_req {     /* POST /v1/sandboxes */
     char *policy;           /* preset or named policy; NULL: the daemon's default */
     char *policy_rules;     /* text of a policy file instead; NULL: none */
     struct strv allow, deny;/* targets on top of it */
+    uint64_t ttl_ms;        /* 0 none; JSON_UNSET: the daemon's default */
+    uint64_t idle_timeout_ms;   /* the same */
+    char *restart;          /* common/restart.h; NULL: the daemon's default */
+};
+
+struct api_update_req {     /* PATCH /v1/sandboxes/{ref}: what is absent stays as it is */
+    uint64_t ttl_ms;        /* from now on; 0 none */
+    uint64_t idle_timeout_ms;
+    char *restart;
 };
 
 struct api_image_ref { char *name; char *digest; };
@@ -60,6 +69,12 @@ struct api_sandbox {
     struct api_network network;
     int64_t created_at, started_at, stopped_at;
     uint32_t execs_running;
+    uint64_t ttl_ms, idle_timeout_ms;   /* 0 none */
+    char *restart;          /* what follows when it ends by itself */
+    uint32_t restarts;      /* by that, since somebody started it */
+    int64_t stops_at;       /* 0: nothing is counting; the earlier of ttl and idle timeout */
+    int64_t idle_since;     /* 0: at work, or it has no idle timeout */
+    int64_t starts_at;      /* 0: `restart` does not bring it back */
 };
 struct api_sandbox_list { struct jlist sandboxes; };
 
@@ -352,7 +367,8 @@ struct api_error_body {
 };
 struct api_error { struct api_error_body error; };
 
-extern const struct jfield api_create_req_table[], api_sandbox_table[], api_sandbox_list_table[],
+extern const struct jfield api_create_req_table[], api_update_req_table[],
+    api_sandbox_table[], api_sandbox_list_table[],
     api_exec_req_table[], api_exec_table[], api_exec_list_table[], api_resize_req_table[],
     api_signal_req_table[], api_run_req_table[], api_run_table[], api_image_table[],
     api_image_list_table[], api_version_table[], api_info_table[], api_error_table[],

@@ -152,7 +152,7 @@ static void set_defaults(const struct jfield *table, void *obj)
             break;
         case JT_U64:
         case JT_AMOUNT:
-            *(uint64_t *)m = f->def;
+            *(uint64_t *)m = f->flags & JF_UNSET ? JSON_UNSET : f->def;
             break;
         case JT_I32:
             *(int32_t *)m = (int32_t)f->def;

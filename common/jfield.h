@@ -8,7 +8,7 @@
  *
  * Absent or null means: strings NULL, vectors empty, numbers and booleans the row's `def`, optional
  * objects `present` false. Encoding leaves out NULL strings and absent objects unless JF_NULL asks
- * for null; numbers, booleans, vectors and maps are always written.
+ * for null; numbers (but see JF_UNSET), booleans, vectors and maps are always written.
  */
 #pragma once
 
@@ -44,7 +44,9 @@ struct jlist { void *items; size_t n; };                   /* items owned, array
 #define JF_ZERO 8u       /* numbers: 0 ("the default") is right whatever min says */
 #define JF_SIZE 16u      /* JT_AMOUNT: text that parse_size() knows is right too */
 #define JF_UNLIMITED 32u /* JT_AMOUNT: -1 and "unlimited" are JSON_UNLIMITED; written as -1 */
+#define JF_UNSET 64u     /* JT_U64: absent is JSON_UNSET, and that is left out: 0 can be said */
 #define JSON_UNLIMITED UINT64_MAX
+#define JSON_UNSET UINT64_MAX
 
 struct jfield {
     const char *key;

@@ -165,6 +165,8 @@ static bool absent(const struct jfield *f, const void *m)
         return ((const struct jbytes *)m)->data == NULL;
     case JT_OBJ:
         return f->flags & JF_OPT && !*(const bool *)m;
+    case JT_U64:
+        return f->flags & JF_UNSET && *(const uint64_t *)m == JSON_UNSET;
     default:
         return false;
     }

@@ -39,6 +39,9 @@
 #define LIMIT_DISK_MIN (1 * GIB)
 #define LIMIT_DISK_MAX (4096 * GIB)
 #define LIMIT_SANDBOXES 4096           /* on one daemon: uids and slots are taken from this range */
+#define LIMIT_TIME_MIN 1000ULL          /* of a ttl and of an idle timeout, if there is one */
+#define LIMIT_TIME_MAX (366ULL * 24 * 3600 * 1000)
+#define LIMIT_RESTARTS 1000            /* N of on-failure:N */
 #define LIMIT_POLICIES 100             /* with names, of one user */
 
 /* execs */
@@ -55,6 +58,8 @@
 #define LIMIT_GUEST_OUTQ (1 * MIB)     /* bytes the daemon queues for one guest */
 #define LIMIT_GUEST_LOG (1 * MIB)      /* agent log kept per sandbox */
 #define LIMIT_CONSOLE_LOG (4 * MIB)    /* console log kept per sandbox */
+#define LIMIT_CONSOLE_RATE (1 * MIB)   /* that is taken from it in a second */
+#define LIMIT_CONSOLE_PIPE (64 * KIB)  /* between QEMU and the daemon */
 #define LIMIT_LOG_KEPT (256 * KIB)     /* what stays of either when it has reached that */
 
 /* client stream (sbx-stream) */

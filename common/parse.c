@@ -299,3 +299,22 @@ void format_ago(int64_t us_ago, char *buf)
     }
     snprintf(buf, FORMAT_SIZE, "just now");
 }
+
+void format_duration(uint64_t ms, char *buf)
+{
+    static const struct {
+        uint64_t ms;
+        const char *word;
+    } units[] = { { 86400000, "d" }, { 3600000, "h" }, { 60000, "m" }, { 1000, "s" }, { 1, "ms" } };
+    const size_t n = sizeof(units) / sizeof(units[0]);
+    size_t i = 0;
+
+    while (i < n - 1 && ms < units[i].ms)
+        i++;
+    uint64_t rest = i < n - 2 ? ms % units[i].ms / units[i + 1].ms : 0;
+    if (rest)
+        snprintf(buf, FORMAT_SIZE, "%" PRIu64 "%s%" PRIu64 "%s", ms / units[i].ms, units[i].word,
+                 rest, units[i + 1].word);
+    else
+        snprintf(buf, FORMAT_SIZE, "%" PRIu64 "%s", ms / units[i].ms, units[i].word);
+}

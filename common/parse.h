@@ -15,6 +15,8 @@ bool parse_u32(const char *s, uint32_t min, uint32_t max, uint32_t *ret);
 bool parse_size(const char *s, uint64_t *ret_bytes);
 /* "90" or "90s", "500ms", "15m", "2h", "1d", "1h30m" */
 bool parse_duration(const char *s, uint64_t *ret_ms);
+/* "500ms", "45s", "1h30m", "2d": the two largest units; buf of at least 32 bytes */
+void format_duration(uint64_t ms, char *buf);
 /* RFC 3339 "2026-01-02T03:04:05.678Z" or with offset; microseconds since the epoch */
 bool parse_time(const char *s, int64_t *ret_us);
 /* Same instant as RFC 3339 in UTC with microseconds; buf of at least 32 bytes. */

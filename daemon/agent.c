@@ -49,6 +49,7 @@
 #define REST_FIRST_MS     100
 #define REST_MAX_MS       2000
 #define LOG_PER_S         (64 * 1024)
+#define LOG_LINE_COST     64    /* beside its text: so 1000 lines a second at most */
 
 static void complain(struct agent *a, const char *what)
 {
@@ -329,7 +330,7 @@ static bool take_log(struct agent *a, const struct frame *f)
         a->log_since = now;
         a->log_bytes = 0;
     }
-    a->log_bytes += f->len;
+    a->log_bytes += f->len + LOG_LINE_COST;
     if (a->log_bytes > LOG_PER_S)
         return false;
     int level = f->payload[0] <= LOG_DEBUG ? f->payload[0] : LOG_DEBUG;

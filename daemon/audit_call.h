@@ -24,6 +24,7 @@ struct call;
     X(ACT_SANDBOX_START,   "sandbox.start",    ACTION_BEGINS)               \
     X(ACT_SANDBOX_STOP,    "sandbox.stop",     ACTION_BEGINS | ACTION_FREES) \
     X(ACT_SANDBOX_RESTART, "sandbox.restart",  ACTION_BEGINS)               \
+    X(ACT_SANDBOX_UPDATE,  "sandbox.update",   0)                           \
     X(ACT_EXEC_CREATE,     "exec.create",      0)                           \
     X(ACT_EXEC_ATTACH,     "exec.attach",      0)                           \
     X(ACT_EXEC_RESIZE,     "exec.resize",      0)                           \

@@ -8,6 +8,7 @@
 #include "common/name.h"
 #include "common/parse.h"
 #include "common/policy.h"
+#include "common/restart.h"
 #include "common/sbuf.h"
 #include "daemon/audit.h"
 #include "daemon/space.h"
@@ -154,6 +155,12 @@ static const struct jfield config_table[] = {
     JF(struct config, audit_size, JT_U64, .min = 64 * KIB, .max = 16 * GIB, .def = 16 * MIB),
     JF(struct config, audit_files, JT_U32, .min = 1, .max = 1000, .def = 8),
     JF(struct config, events, JT_U32, .min = 100, .max = 1000000, .def = 10000),
+    JF(struct config, cgroup, JT_STR, .check = is_path_or_empty,
+       .rule = "an absolute path, or empty"),
+    JF(struct config, default_ttl_s, JT_U64, .max = LIMIT_TIME_MAX / 1000),
+    JF(struct config, default_idle_timeout_s, JT_U64, .max = LIMIT_TIME_MAX / 1000),
+    JF(struct config, default_restart, JT_STR, .check = restart_valid, .rule = RESTART_RULE),
+    JF(struct config, idle_cpu_percent, JT_U32, .min = 1, .max = 100, .def = 5),
     JF(struct config, connections, JT_U32, .min = 1, .max = 1000000, .def = 2048),
     JF(struct config, connections_per_second, JT_U32, .min = 1, .max = 1000000, .def = 200),
     JF_END
@@ -193,6 +200,8 @@ static int fill_defaults(struct config *c, struct err *e)
         set_default(&c->console, "hvc0", e) < 0 || set_default(&c->log_level, "info", e) < 0 ||
         set_default(&c->virtiofsd, "", e) < 0 || set_default(&c->subnet, "auto", e) < 0 ||
         set_default(&c->default_policy, "agent", e) < 0 ||
+        set_default(&c->default_restart, "no", e) < 0 ||
+        set_default(&c->cgroup, "", e) < 0 ||
         set_default(&c->resolver, "", e) < 0 ||
         set_default(&c->resolver_denied, "refused", e) < 0 ||
         set_default(&c->audit, "required", e) < 0)

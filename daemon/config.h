@@ -48,6 +48,10 @@ struct config {
     uint32_t events;        /* that are kept, of all sandboxes: 10000 */
     struct quota_config quota;      /* of users; what is unset is filled by quota_defaults() */
     uint64_t min_free_disk; /* bytes to stay free in state_dir; SPACE_AUTO */
+    uint64_t default_ttl_s, default_idle_timeout_s; /* of sandboxes that say nothing; 0 none */
+    char *default_restart;  /* common/restart.h: "no" */
+    uint32_t idle_cpu_percent;      /* of a host's processor: who takes more is at work: 5 */
+    char *cgroup;           /* path of a control group to make for sandboxes; "" none */
     char *qemu_group;       /* qemu:///system only: group QEMU needs ("libvirt-qemu"); "" none */
 };
 

@@ -141,7 +141,7 @@ int daemon_settle(struct daemon *d, bool serves, struct err *e)
         return -1;
     struct vms_deps deps = { .config = &d->config, .store = d->store, .loop = d->loop,
                              .worker = d->worker, .egress = d->egress, .quota = d->quota,
-                             .events = d->events };
+                             .events = d->events, .audit = d->audit };
     return vms_new(&deps, &d->vms, e);
 }
 
@@ -152,7 +152,10 @@ int daemon_start(struct daemon *d, struct err *e)
     struct http_options o = { .daemon = d, .routes = routes_table, .listen_fd = d->listen_fd,
                               .admin_gid = d->admin_gid, .idle_s = LIMIT_HTTP_IDLE_S,
                               .quota = d->quota, .meter = d->meter };
-    return http_new(&o, &d->http, e);
+    if (http_new(&o, &d->http, e) < 0)
+        return -1;
+    vms_keep(d->vms);
+    return 0;
 }
 
 static void sync_audit(void *ctx, const char *id, const char *detail)

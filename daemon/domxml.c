@@ -72,7 +72,7 @@ static int spec_check(const struct domxml_spec *s, struct err *e)
         return err_set(e, ERR_INVALID, "base image without a disk");
     if (path_check("kernel", s->kernel, true, e) < 0 ||
         path_check("initrd", s->initrd, true, e) < 0 ||
-        path_check("console log", s->console_log, true, e) < 0 ||
+        path_check("console", s->console, true, e) < 0 ||
         path_check("disk", s->disk, false, e) < 0 || path_check("base", s->base, false, e) < 0 ||
         path_check("channel", s->channel, false, e) < 0 ||
         path_check("share socket", s->share_socket, false, e) < 0)
@@ -131,11 +131,11 @@ static void put_disk(struct sbuf *b, const struct domxml_spec *s)
 
 static void put_console(struct sbuf *b, const struct domxml_spec *s)
 {
-    /* append: a restart of the guest keeps what the last boot said. */
+    /* To whoever reads, and never to a file: the guest decides how much. */
     const char *element = s->serial ? "serial" : "console";
 
-    sbuf_fmt(b, "    <%s type='file'>\n", element);
-    put(b, "      <source path='", s->console_log, "' append='on'/>\n");
+    sbuf_fmt(b, "    <%s type='pipe'>\n", element);
+    put(b, "      <source path='", s->console, "'/>\n");
     sbuf_lit(b, s->serial ? "      <target type='isa-serial' port='0'/>\n"
                           : "      <target type='virtio' port='0'/>\n");
     sbuf_fmt(b, "    </%s>\n", element);

@@ -37,7 +37,7 @@ struct domxml_spec {
     const char *disk;         /* qcow2 overlay; NULL: none */
     const char *base;         /* its raw backing file, below the read-only view; NULL: none */
     const char *channel;      /* Unix socket QEMU listens on; NULL: none */
-    const char *console_log;  /* file */
+    const char *console;      /* of its pipes, without .in and .out */
     bool serial;              /* the console is an ISA serial port (ttyS0), not hvc0 */
     const char *share_socket; /* virtiofsd's socket; NULL: no workspace */
     const char *tap;          /* an interface of the host's, see below; NULL: no network */

@@ -45,7 +45,8 @@
     X(FAULT_START_NETWORK, "start.network",   "directories and disk are made")                    \
     X(FAULT_START_TAP,     "start.tap",       "a tap without rules")                              \
     X(FAULT_START_LINK,    "start.link",      "tap and rules, the link is down")                  \
-    X(FAULT_START_SHARE,   "start.share",     "its network is made")                              \
+    X(FAULT_START_LIMITS,  "start.limits",    "its network is made")                              \
+    X(FAULT_START_SHARE,   "start.share",     "its control group is made, if any")                \
     X(FAULT_START_SHARE_ROW, "start.share-row", "virtiofsd runs, the row does not know it")       \
     X(FAULT_START_DOMAIN,  "start.domain",    "virtiofsd runs")                                   \
     X(FAULT_START_GUEST,   "start.guest",     "QEMU runs")                                        \
@@ -54,7 +55,8 @@
     X(FAULT_START_ANSWER,  "start.answer",    "its row says that it runs")                        \
     X(FAULT_UNDO_DOMAIN,   "undo.domain",     "a start has failed, QEMU runs")                    \
     X(FAULT_UNDO_SHARE,    "undo.share",      "a start has failed, QEMU is gone")                 \
-    X(FAULT_UNDO_NETWORK,  "undo.network",    "a start has failed, virtiofsd is gone")            \
+    X(FAULT_UNDO_LIMITS,   "undo.limits",     "a start has failed, virtiofsd is gone")            \
+    X(FAULT_UNDO_NETWORK,  "undo.network",    "a start has failed, its control group is gone")    \
     X(FAULT_UNDO_FILES,    "undo.files",      "a start has failed, tap and rules are gone")       \
     X(FAULT_EXEC_RINGS,    "exec.rings",      "a command was asked for")                          \
     X(FAULT_EXEC_ROW,      "exec.row",        "its output files are there, its row is not")       \

@@ -52,6 +52,7 @@ int h_exec_create(struct call *c, struct err *e)
 
     struct err none = ERR_INIT;
 
+    vm_touch(c->vm);
     if (vm_execs(c->vm, &t, e) < 0)
         return -1;
     if (c->again && exec_find(t, c->object, &x, &none) == 0) {
@@ -78,6 +79,7 @@ int h_exec_attach(struct call *c, struct err *e)
     autotype(exec) struct exec *x = NULL;
     uint64_t stdout_offset = 0, stderr_offset = 0;
 
+    vm_touch(c->vm);
     if (call_query_u64(c, "stdout_offset", UINT64_MAX, &stdout_offset, e) < 0 ||
         call_query_u64(c, "stderr_offset", UINT64_MAX, &stderr_offset, e) < 0 ||
         find_exec(c, &x, e) < 0)

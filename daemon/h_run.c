@@ -186,6 +186,7 @@ int call_run(struct call *c, const struct api_run_req *req, struct api_run *ret,
     autotype(execs) struct exec_table *t = NULL;
     autotype(exec) struct exec *x = NULL;
 
+    vm_touch(c->vm);
     if (check_stdin(req, e) < 0 || vm_check_awake(c->vm, e) < 0 || vm_execs(c->vm, &t, e) < 0)
         return -1;
     /* borrowed from the request */

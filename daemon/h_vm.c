@@ -111,6 +111,11 @@ int h_sandbox_get(struct call *c, struct err *e)
     return reply_vm(c, e);
 }
 
+int h_sandbox_update(struct call *c, struct err *e)
+{
+    return vm_update(c->vm, c->body, e) < 0 ? -1 : reply_vm(c, e);
+}
+
 int h_sandbox_delete(struct call *c, struct err *e)
 {
     bool force = false;

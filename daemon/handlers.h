@@ -17,6 +17,7 @@ int h_quota(struct call *c, struct err *e);
 int h_sandbox_list(struct call *c, struct err *e);
 int h_sandbox_create(struct call *c, struct err *e);
 int h_sandbox_get(struct call *c, struct err *e);
+int h_sandbox_update(struct call *c, struct err *e);
 int h_sandbox_delete(struct call *c, struct err *e);
 int h_sandbox_start(struct call *c, struct err *e);
 int h_sandbox_stop(struct call *c, struct err *e);

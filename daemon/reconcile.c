@@ -31,19 +31,20 @@
 static const char gone_reason[] = "it ended while sandboxd was not running";
 static const char lost_reason[] = "its disk is gone";
 
-static int stop_row(struct vm *vm, const char *reason, struct err *e)
+static int stop_row(struct vm *vm, enum life_end how, const char *reason, struct err *e)
 {
     if (vm_stop_guest(vm, 0, e) < 0 || vm_files_drop_half(vm->vms, vm->id, e) < 0)
         return -1;
-    if (vm->row.state != VM_STOPPED) {
-        vm->row.stopped_at = now_real_us();
-        if (vm_set_state(vm, VM_STOPPED, reason, e) < 0)
-            return -1;
-        vm_tell(vm, EVENT_STOPPED, reason);
-        log_notice(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid), "sandbox '%s' is stopped%s%s",
-                   vm->row.name, reason ? ": " : "", reason ? reason : "");
-    }
-    return vm_store_row(vm, e);
+    if (vm->row.state == VM_STOPPED)
+        return vm_store_row(vm, e);
+    if (vm->row.state == VM_RUNNING)
+        vm_life_ended(vm, how);
+    if (vm_set_stopped(vm, reason, e) < 0)
+        return -1;
+    vm_tell(vm, EVENT_STOPPED, reason);
+    log_notice(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid), "sandbox '%s' is stopped%s%s",
+               vm->row.name, reason ? ": " : "", reason ? reason : "");
+    return 0;
 }
 
 static int keep_aside(struct vms *v, const char *id, const char *why, struct err *e)
@@ -88,18 +89,25 @@ static int mark_lost(struct vm *vm, struct err *e)
 static int adopt(struct vm *vm, struct err *e)
 {
     if (vm->share.pid && !share_alive(&vm->share))
-        return stop_row(vm, "the file share process ended while sandboxd was not running", e);
+        return stop_row(vm, LIFE_FAILED,
+                        "the file share process ended while sandboxd was not running", e);
     bool linked;
     struct link l;
     if (egress_adopt(vm->vms->egress, vm->id, vm->row.slot, &linked, &l, e) < 0)
-        return stop_row(vm, "its network could not be closed again", e);
+        return stop_row(vm, LIFE_FAILED, "its network could not be closed again", e);
     if (linked)
         vm->link = l;
-    if (vm_watch_share(vm, e) < 0 || vm_open_guest(vm, e) < 0) {
+    struct err no = ERR_INIT;
+    if (vm_cgroup_make(vm, &no) < 0 || vm_cgroup_enter(vm, vm->share.pid, &no) < 0 ||
+        vm_cgroup_enter_qemu(vm, &no) < 0)
+        log_warn(LOG_CTX(.sandbox = vm->id, .error = &no),
+                 "a running sandbox is without its control group, ignoring");
+    if (vm_watch_share(vm, e) < 0 || vm_open_console(vm, e) < 0 || vm_open_guest(vm, e) < 0) {
         log_err(LOG_CTX(.sandbox = vm->id, .error = e), "cannot go on with a running sandbox");
         *e = ERR_INIT;
-        return stop_row(vm, "sandboxd could not go on with it", e);
+        return stop_row(vm, LIFE_FAILED, "sandboxd could not go on with it", e);
     }
+    vm_life_adopted(vm);
     log_notice(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid), "sandbox '%s' goes on",
                vm->row.name);
     return 0;
@@ -131,10 +139,11 @@ static int settle(struct vm *vm, struct err *e)
         }
         if (exists && !paused)
             return adopt(vm, e);
-        return stop_row(vm, exists ? "it powered off while sandboxd was not running" : gone_reason,
-                        e);
+        if (!exists)
+            return stop_row(vm, LIFE_FAILED, gone_reason, e);
+        return stop_row(vm, LIFE_ENDED_WELL, "it powered off while sandboxd was not running", e);
     default:
-        return stop_row(vm, NULL, e);
+        return stop_row(vm, LIFE_ENDED_WELL, NULL, e);
     }
 }
 
@@ -323,6 +332,7 @@ int vms_reconcile(struct vms *v, struct err *e)
     }
     vms_snapshot_done(list, n);
     if (fault_at(FAULT_REPAIR_NETWORK, e) < 0 || egress_settle(v->egress, e) < 0 ||
+        vm_cgroups_settle(v, e) < 0 ||
         fault_at(FAULT_REPAIR_SHARES, e) < 0 || end_strays(v, end_stray_share, e) < 0 ||
         fault_at(FAULT_REPAIR_FILES, e) < 0 ||
         drop_foreign_files(v, v->state_dir, drop_state, e) < 0 ||

@@ -27,6 +27,8 @@ const struct route routes_table[] = {
     { "POST",   "/v1/sandboxes",    ROLE_USER,  BODY(LIMIT_BODY, create_req), h_sandbox_create,
       ROUTE_IDEM, ACTION(SANDBOX_CREATE) },
     { "GET",    SANDBOX,            ROLE_OWNER, NO_BODY,                      h_sandbox_get },
+    { "PATCH",  SANDBOX,            ROLE_OWNER, BODY(4 * KIB, update_req),    h_sandbox_update,
+      ACTION(SANDBOX_UPDATE) },
     { "DELETE", SANDBOX,            ROLE_OWNER, NO_BODY,                      h_sandbox_delete,
       0, "force", ACTION(SANDBOX_RM) },
     { "POST",   SANDBOX "/start",   ROLE_OWNER, NO_BODY,                      h_sandbox_start,

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "common/err.h"
+#include "common/restart.h"
 #include "common/strv.h"
 #include <stdbool.h>
 #include <stddef.h>
@@ -35,6 +36,11 @@ enum vm_state { VM_CREATING, VM_RUNNING, VM_STOPPING, VM_STOPPED, VM_REMOVING, V
                 VM_STATE_MAX };
 const char *vm_state_name(enum vm_state s);
 
+struct vm_limits {          /* how long it may run, and what follows its end */
+    uint64_t ttl_ms, idle_ms;       /* 0 none */
+    struct restart restart;
+};
+
 struct vm_row {
     char id[17];
     char *name;
@@ -54,6 +60,11 @@ struct vm_row {
     int64_t created_at, started_at, stopped_at;   /* microseconds, 0 never */
     int32_t share_pid;      /* virtiofsd, 0 none */
     uint64_t share_start;
+    struct vm_limits limits;/* changed by store_vm_set_limits() */
+    int64_t stop_at;        /* when its ttl is up, microseconds; 0 none */
+    uint64_t idle_spent;    /* ms it had been idle; changed by store_vm_set_idle() */
+    uint32_t restarts;      /* by its policy, since somebody started it */
+    bool retry;             /* it ended by itself and is to start again */
     char *policy;           /* what its rules began with; read only, see store_rules_set() */
 };
 void vm_row_done(struct vm_row *r);
@@ -62,8 +73,11 @@ void vm_row_done(struct vm_row *r);
 int store_vm_insert(struct store *st, struct vm_row *r, struct err *e);
 int store_vm_set_state(struct store *st, const char *id, enum vm_state s, const char *reason,
                        struct err *e);
-/* Stores state, reason, accel, times and share fields of *r. */
+/* Stores state, reason, accel, times and share fields of *r, stop_at, restarts and retry. */
 int store_vm_update(struct store *st, const struct vm_row *r, struct err *e);
+/* Stores limits and stop_at of *r. */
+int store_vm_set_limits(struct store *st, const struct vm_row *r, struct err *e);
+int store_vm_set_idle(struct store *st, const char *id, uint64_t spent_ms, struct err *e);
 int store_vm_delete(struct store *st, const char *id, struct err *e);
 /* All rows (owned array of n), ordered by creation. */
 int store_vm_list(struct store *st, struct vm_row **ret, size_t *ret_n, struct err *e);

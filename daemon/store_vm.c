@@ -70,6 +70,14 @@ static int insert_row(struct store *st, const struct vm_row *r, struct err *e)
     bind_int(s, 22, r->stopped_at);
     bind_int(s, 23, r->share_pid);
     bind_int(s, 24, (int64_t)r->share_start);
+    bind_int(s, 25, (int64_t)r->limits.ttl_ms);
+    bind_int(s, 26, (int64_t)r->limits.idle_ms);
+    bind_int(s, 27, r->stop_at);
+    bind_int(s, 28, (int64_t)r->idle_spent);
+    bind_int(s, 29, r->limits.restart.policy);
+    bind_int(s, 30, r->limits.restart.max);
+    bind_int(s, 31, r->restarts);
+    bind_int(s, 32, r->retry);
     if (sqlite3_step(s) == SQLITE_DONE)
         return 0;
     switch (sqlite3_extended_errcode(st->db)) {
@@ -126,7 +134,34 @@ int store_vm_update(struct store *st, const struct vm_row *r, struct err *e)
     bind_int(s, 6, r->stopped_at);
     bind_int(s, 7, r->share_pid);
     bind_int(s, 8, (int64_t)r->share_start);
+    bind_int(s, 9, r->stop_at);
+    bind_int(s, 10, r->restarts);
+    bind_int(s, 11, r->retry);
     return store_step_done(st, s, e, "sandbox");
+}
+
+int store_vm_set_limits(struct store *st, const struct vm_row *r, struct err *e)
+{
+    store_lock(st);
+    autostmt sqlite3_stmt *s = st->stmt[ST_VM_SET_LIMITS];
+
+    bind_text(s, 1, r->id);
+    bind_int(s, 2, (int64_t)r->limits.ttl_ms);
+    bind_int(s, 3, (int64_t)r->limits.idle_ms);
+    bind_int(s, 4, r->limits.restart.policy);
+    bind_int(s, 5, r->limits.restart.max);
+    bind_int(s, 6, r->stop_at);
+    return store_step_done(st, s, e, "limits of a sandbox");
+}
+
+int store_vm_set_idle(struct store *st, const char *id, uint64_t spent_ms, struct err *e)
+{
+    store_lock(st);
+    autostmt sqlite3_stmt *s = st->stmt[ST_VM_SET_IDLE];
+
+    bind_text(s, 1, id);
+    bind_int(s, 2, (int64_t)spent_ms);
+    return store_step_done(st, s, e, "idle time of a sandbox");
 }
 
 int store_vm_delete(struct store *st, const char *id, struct err *e)
@@ -145,9 +180,11 @@ static int read_row(sqlite3_stmt *s, struct vm_row *r, struct err *e)
         column_text(s, 8, &r->image_name, e) < 0 || column_text(s, 9, &r->image_digest, e) < 0 ||
         column_text(s, 10, &r->workspace, e) < 0 || column_strv(s, 15, &r->env, e) < 0 ||
         column_strv(s, 16, &r->labels, e) < 0 || column_text(s, 17, &r->machine, e) < 0 ||
-        column_text(s, 18, &r->accel, e) < 0 || column_text(s, 24, &r->policy, e) < 0)
+        column_text(s, 18, &r->accel, e) < 0 || column_text(s, 32, &r->policy, e) < 0)
         return -1;
-    int state = sqlite3_column_int(s, 5);
+    int state = sqlite3_column_int(s, 5), restart = sqlite3_column_int(s, 28);
+    if (restart < 0 || restart >= RESTART_POLICY_MAX)
+        return err_set(e, ERR_INTERNAL, "database: sandbox %s has restart %d", r->id, restart);
     if (state < 0 || state >= VM_STATE_MAX)
         return err_set(e, ERR_INTERNAL, "database: sandbox %s has state %d", r->id, state);
     r->uid = (uid_t)sqlite3_column_int64(s, 2);
@@ -163,6 +200,14 @@ static int read_row(sqlite3_stmt *s, struct vm_row *r, struct err *e)
     r->stopped_at = sqlite3_column_int64(s, 21);
     r->share_pid = sqlite3_column_int(s, 22);
     r->share_start = (uint64_t)sqlite3_column_int64(s, 23);
+    r->limits.ttl_ms = (uint64_t)sqlite3_column_int64(s, 24);
+    r->limits.idle_ms = (uint64_t)sqlite3_column_int64(s, 25);
+    r->stop_at = sqlite3_column_int64(s, 26);
+    r->idle_spent = (uint64_t)sqlite3_column_int64(s, 27);
+    r->limits.restart = (struct restart){ .policy = (enum restart_policy)restart,
+                                          .max = (uint32_t)sqlite3_column_int64(s, 29) };
+    r->restarts = (uint32_t)sqlite3_column_int64(s, 30);
+    r->retry = sqlite3_column_int(s, 31) != 0;
     return 0;
 }
 

@@ -11,6 +11,7 @@
 #include "common/err.h"
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 struct virt;
@@ -50,5 +51,7 @@ int virt_resume(struct virt *v, const char *sandbox_id, struct err *e);
 /* Its QEMU's process, from libvirt's file of it: asks nobody, so it may be one that has ended. 0:
  * none. */
 pid_t virt_pid(struct virt *v, const char *sandbox_id);
+/* CPU time of its QEMU since it began, in nanoseconds. */
+int virt_cpu_time(struct virt *v, const char *sandbox_id, uint64_t *ret_ns, struct err *e);
 /* Ids of all "sbx-…" domains, for reconcile. */
 int virt_list(struct virt *v, char ***ret_ids, size_t *ret_n, struct err *e);

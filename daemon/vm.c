@@ -45,6 +45,7 @@ int vm_new_take(struct vms *v, struct vm_row *row, struct vm **ret, struct err *
     vm->log_fd = -1;
     memcpy(vm->id, row->id, sizeof(vm->id));
     vm->row = *row;
+    vm->idle_stored = row->idle_spent;
     memset(row, 0, sizeof(*row));
     vm->share = (struct share_proc){ .pid = vm->row.share_pid, .start_time = vm->row.share_start };
     pthread_mutex_init(&vm->lock, NULL);
@@ -196,6 +197,22 @@ void vm_tell_failed(struct vm *vm, const struct err *why)
     vm_tell(vm, EVENT_FAILED, why->code == ERR_INTERNAL ? internal : why->msg);
 }
 
+int vm_set_stopped(struct vm *vm, const char *reason, struct err *e)
+{
+    char *copy = reason ? strdup(reason) : NULL;
+
+    if (reason && !copy)
+        return err_nomem(e);
+    pthread_mutex_lock(&vm->lock);
+    char *old = vm->row.reason;
+    vm->row.state = VM_STOPPED;
+    vm->row.reason = copy;
+    vm->row.stopped_at = now_real_us();
+    pthread_mutex_unlock(&vm->lock);
+    free(old);
+    return vm_store_row(vm, e);
+}
+
 /* The job holder is the only writer of the row, so it may read it without the lock. */
 int vm_store_row(struct vm *vm, struct err *e)
 {
@@ -272,7 +289,7 @@ static int describe_locked(const struct vm *vm, struct api_sandbox *ret, struct 
     ret->created_at = r->created_at;
     ret->started_at = r->started_at;
     ret->stopped_at = r->stopped_at;
-    return 0;
+    return vm_life_describe_locked(vm, ret, e);
 }
 
 int vm_describe(struct vm *vm, struct api_sandbox *ret, struct err *e)
@@ -369,7 +386,7 @@ static int space_left(const struct vms *v, struct err *e)
     return space_check(v->state_dir, v->config->min_free_disk, e);
 }
 
-static int start_with_job(struct vm *vm, int workspace_fd, struct err *e)
+int vm_start_job(struct vm *vm, int workspace_fd, struct err *e)
 {
     vm_tell(vm, EVENT_START, NULL);
     if (space_left(vm->vms, e) < 0 || pay_start(vm, e) < 0 ||
@@ -390,44 +407,84 @@ int vm_start(struct vm *vm, const struct caller *c, struct err *e)
     autojob struct vm *job = vm;
     if (vm->row.state == VM_RUNNING)
         return 0;
-    return start_with_job(vm, -1, e);
+    vm_life_by_hand(vm);
+    return vm_start_job(vm, -1, e);
 }
 
-static int stop_with_job(struct vm *vm, int64_t timeout_ms, struct err *e)
+int vm_stop_job(struct vm *vm, int64_t timeout_ms, const char *reason, struct err *e)
 {
     static const char stopped[] = "sandbox is stopped";
     struct err ignored = ERR_INIT;
 
-    if (vm->row.state != VM_RUNNING)
-        return 0;
     fault_here(FAULT_STOP_ROW);
-    vm_tell(vm, EVENT_STOP, NULL);
+    vm_tell(vm, EVENT_STOP, reason);
     vm_set_state(vm, VM_STOPPING, NULL, &ignored);   /* the domain decides; reconcile repairs it */
     if (vm_stop_guest(vm, timeout_ms, e) < 0) {
         vm_set_state(vm, VM_RUNNING, NULL, &ignored);
         vm_tell_failed(vm, e);
         return err_wrap(e, "cannot stop sandbox '%s'", vm->row.name);
     }
-    pthread_mutex_lock(&vm->lock);
-    vm->row.stopped_at = now_real_us();
-    vm->row.state = VM_STOPPED;
-    pthread_mutex_unlock(&vm->lock);
-    if (fault_at(FAULT_STOP_NOTE, e) < 0 || vm_store_row(vm, e) < 0)
+    if (fault_at(FAULT_STOP_NOTE, e) < 0 || vm_set_stopped(vm, reason, e) < 0)
         return -1;
-    vm_tell(vm, EVENT_STOPPED, NULL);
+    vm_tell(vm, EVENT_STOPPED, reason);
     fault_here(FAULT_STOP_ANSWER);
     vm_log_line(vm, stopped, sizeof(stopped) - 1);
     log_notice(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid, .event = EV_STOPPED),
-               "sandbox '%s' is stopped", vm->row.name);
+               "sandbox '%s' is stopped%s%s", vm->row.name, reason ? ": " : "",
+               reason ? reason : "");
     return 0;
+}
+
+/* Also of one that has ended by itself, and would start again by its policy. */
+static int stop_by_hand(struct vm *vm, int64_t timeout_ms, struct err *e)
+{
+    bool retries = vm->row.retry;
+
+    vm_life_by_hand(vm);
+    if (vm->row.state == VM_RUNNING)
+        return vm_stop_job(vm, timeout_ms, NULL, e);
+    return retries ? vm_store_row(vm, e) : 0;
+}
+
+/* Whoever boots it is told to give up: the agent's end wakes a wait for the guest. */
+static void cancel_start(struct vm *vm, bool by_policy_only)
+{
+    struct agent *a = NULL;
+
+    pthread_mutex_lock(&vm->lock);
+    if (vm->by_policy || !by_policy_only) {
+        vm->cancel = true;
+        a = vm->job && vm->row.state != VM_RUNNING && vm->agent ? agent_ref(vm->agent) : NULL;
+    }
+    pthread_mutex_unlock(&vm->lock);
+    if (a) {
+        agent_close(a);
+        agent_unref(a);
+    }
+}
+
+/* The job, when whoever is told to give up has. */
+static int job_after_cancel(struct vm *vm, bool by_policy_only, struct err *e)
+{
+    cancel_start(vm, by_policy_only);
+    int r = vm_job_begin(vm, deadline_in(JOB_WAIT_MS), e);
+    pthread_mutex_lock(&vm->lock);
+    vm->cancel = false;             /* heard, or of no use: a later start is not this one's */
+    pthread_mutex_unlock(&vm->lock);
+    return r;
+}
+
+void vm_give_up(struct vm *vm)
+{
+    cancel_start(vm, true);
 }
 
 int vm_stop(struct vm *vm, uint32_t timeout_ms, struct err *e)
 {
-    if (vm_job_begin(vm, deadline_in(JOB_WAIT_MS), e) < 0)
+    if (job_after_cancel(vm, true, e) < 0)
         return -1;
     autojob struct vm *job = vm;
-    return stop_with_job(vm, timeout_ms, e);
+    return stop_by_hand(vm, timeout_ms, e);
 }
 
 int vm_restart(struct vm *vm, const struct caller *c, struct err *e)
@@ -437,33 +494,14 @@ int vm_restart(struct vm *vm, const struct caller *c, struct err *e)
     autojob struct vm *job = vm;
     /* one that cannot start again had better run on */
     if (space_left(vm->vms, e) < 0 || pay_start(vm, e) < 0 ||
-        stop_with_job(vm, DEADLINE_STOP, e) < 0)
+        stop_by_hand(vm, DEADLINE_STOP, e) < 0)
         return -1;
-    return start_with_job(vm, -1, e);
-}
-
-/* Whoever boots it is told to give up: the agent's end wakes a wait for the guest. */
-static void cancel_start(struct vm *vm)
-{
-    pthread_mutex_lock(&vm->lock);
-    vm->cancel = true;
-    struct agent *a = vm->job && vm->row.state != VM_RUNNING && vm->agent ? agent_ref(vm->agent)
-                                                                         : NULL;
-    pthread_mutex_unlock(&vm->lock);
-    if (a) {
-        agent_close(a);
-        agent_unref(a);
-    }
+    return vm_start_job(vm, -1, e);
 }
 
 int vm_remove(struct vm *vm, bool force, struct err *e)
 {
-    cancel_start(vm);
-    int r = vm_job_begin(vm, deadline_in(JOB_WAIT_MS), e);
-    pthread_mutex_lock(&vm->lock);
-    vm->cancel = false;             /* heard, or of no use: a later start is not this one's */
-    pthread_mutex_unlock(&vm->lock);
-    if (r < 0)
+    if (job_after_cancel(vm, false, e) < 0)
         return -1;
     autojob struct vm *job = vm;
     bool running = vm->row.state == VM_RUNNING;
@@ -551,6 +589,7 @@ static int fill_row(struct vms *v, const struct caller *c, const struct api_crea
     /* QEMU and the guest want whole pages; a MiB is easier to read in the domain. */
     r->memory = (req->memory ? req->memory : cf->default_memory) & ~(MIB - 1);
     r->disk = (req->disk ? req->disk : cf->default_disk) & ~(MIB - 1);
+    vm_limits_of(cf, req, &r->limits);
     r->created_at = now_real_us();
     r->state = VM_CREATING;
     return 0;
@@ -652,7 +691,7 @@ int vms_create(struct vms *v, const struct caller *c, const struct api_create_re
     charge = (struct quota_charge){ 0 };
     int r = fault_at(FAULT_CREATE_START, e);
     if (r == 0)
-        r = req->start ? start_with_job(vm, workspace, e) : vm_set_state(vm, VM_STOPPED, NULL, e);
+        r = req->start ? vm_start_job(vm, workspace, e) : vm_set_state(vm, VM_STOPPED, NULL, e);
     if (r < 0) {
         fault_here(FAULT_CREATE_UNDO);
         abandon(vm);

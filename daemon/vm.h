@@ -39,9 +39,12 @@ struct vms_deps {       /* borrowed */
     struct egress *egress;
     struct quota *quota;
     struct events *events;
+    struct audit *audit;    /* NULL: none */
 };
 /* Opens libvirt, reconciles what a former daemon left, adopts running guests. Blocks. */
 int vms_new(const struct vms_deps *deps, struct vms **ret, struct err *e);
+/* From now on time limits count, and what is to start again does. */
+void vms_keep(struct vms *v);
 /* Leaving is two steps, with worker_free() between them: after vms_release() nothing posts to the
  * worker any more (channels, watches, libvirt are closed), after vms_free() nothing is left. No
  * request may be under way. Running sandboxes go on. */
@@ -61,6 +64,11 @@ int vm_start(struct vm *vm, const struct caller *c, struct err *e);
 int vm_stop(struct vm *vm, uint32_t timeout_ms, struct err *e);    /* not running: success */
 int vm_restart(struct vm *vm, const struct caller *c, struct err *e);
 int vm_remove(struct vm *vm, bool force, struct err *e);           /* force: no orderly shutdown */
+/* Changes limits; what the request leaves out stays. A new ttl counts from now on. */
+int vm_update(struct vm *vm, const struct api_update_req *req, struct err *e);
+/* Somebody is about to use it: a countdown to its idle timeout begins anew. To be called before
+ * vm_execs(): a stop that is under way then sees it, or is seen by vm_execs(). */
+void vm_touch(struct vm *vm);
 /* The exec table of a running sandbox, a reference (exec_table_unref()); ERR_SANDBOX_STATE. */
 /* ERR_NO_SPACE while its machine is paused for want of room on the host. */
 int vm_check_awake(struct vm *vm, struct err *e);

@@ -34,17 +34,15 @@ static bool try_job(struct vm *vm)
     return vm_job_begin(vm, now_mono_ms(), &e) == 0;
 }
 
-static void end_as_stopped(struct vm *vm, const char *reason)
+static void end_as_stopped(struct vm *vm, enum life_end how, const char *reason)
 {
     struct err e = ERR_INIT;
 
     if (vm_stop_guest(vm, 0, &e) < 0)
         log_err(LOG_CTX(.sandbox = vm->id, .error = &e), "cannot clean up after the guest");
     vm_log_line(vm, reason, strlen(reason));
-    pthread_mutex_lock(&vm->lock);
-    vm->row.stopped_at = now_real_us();
-    pthread_mutex_unlock(&vm->lock);
-    if (vm_set_state(vm, VM_STOPPED, reason, &e) < 0 || vm_store_row(vm, &e) < 0)
+    vm_life_ended(vm, how);
+    if (vm_set_stopped(vm, reason, &e) < 0)
         log_err(LOG_CTX(.sandbox = vm->id, .error = &e), "cannot note that the sandbox stopped");
     vm_tell(vm, EVENT_STOPPED, reason);
     log_notice(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid), "sandbox '%s' stopped: %s",
@@ -99,7 +97,8 @@ void vm_job_domain_gone(void *ctx, const char *id, const char *detail)
     if (!try_job(vm))
         return;
     if (vm->row.state == VM_RUNNING)
-        end_as_stopped(vm, reason_for(vm->gone_detail));
+        end_as_stopped(vm, strcmp(vm->gone_detail, "shutdown") == 0 ? LIFE_ENDED_WELL : LIFE_FAILED,
+                       reason_for(vm->gone_detail));
     vm_job_end(vm);
 }
 
@@ -117,6 +116,6 @@ void vm_job_share_gone(void *ctx, const char *id, const char *detail)
     if (vm_wait_domain_gone(vm, deadline_in(1000)) || !try_job(vm))
         return;
     if (vm->row.state == VM_RUNNING && !vm->domain_gone && !share_alive(&vm->share))
-        end_as_stopped(vm, "the file share process ended");
+        end_as_stopped(vm, LIFE_FAILED, "the file share process ended");
     vm_job_end(vm);
 }

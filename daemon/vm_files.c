@@ -4,10 +4,11 @@
  *
  *     <state>/sandboxes/<id>/        root 0711
  *         vm/                        root, QEMU's group, 0710: disk.qcow2 (QEMU's uid)
- *         log/                       root 0711: console.log (QEMU's uid), agent.log (root)
+ *         log/                       root 0711: console.log, agent.log, share.log (root)
  *     <runtime>/sandboxes/<id>/      root 0711
  *         vm/                        root 0700: agent.sock, which libvirt opens and hands to QEMU
  *         share.sock                 QEMU's uid
+ *         console.in, console.out    QEMU's uid: console.h
  *         execs/                     root 0700: output rings
  *     <state>/lost+found/<id>[.N]    root 0700: what had a disk and no row, as it was; the disk
  *                                    is root's, as the uid of its QEMU may be another's by now
@@ -20,6 +21,7 @@
 #include "common/log.h"
 #include "common/parse.h"
 #include "common/proc.h"
+#include "daemon/console.h"
 #include "daemon/fault.h"
 #include "daemon/logfile.h"
 #include "daemon/vm_priv.h"
@@ -45,6 +47,7 @@ static const struct {
     [VMP_RUNTIME] = { true, "" },
     [VMP_SOCK_DIR] = { true, "/vm" },
     [VMP_CHANNEL] = { true, "/vm/agent.sock" },
+    [VMP_CONSOLE_PIPE] = { true, "/console" },
     [VMP_SHARE_SOCK] = { true, "/share.sock" },
     [VMP_RINGS] = { true, "/execs" },
 };
@@ -90,14 +93,15 @@ static int make_dir(const struct vm *vm, enum vm_path which, mode_t mode, bool q
     return 0;
 }
 
-static int open_log(struct vm *vm, enum vm_path which, bool qemus, int *ret_fd, struct err *e)
+/* It is root's, also if QEMU wrote one itself before. */
+static int open_log(struct vm *vm, enum vm_path which, int *ret_fd, struct err *e)
 {
     autofree char *path = vm_path(vm->vms, vm->id, which);
 
     if (!path)
         return err_nomem(e);
     autoclose int fd = open(path, O_RDWR | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (fd < 0 || (qemus && fchown(fd, vm_qemu_uid(vm), vm_qemu_gid(vm)) < 0))
+    if (fd < 0 || fchown(fd, 0, 0) < 0)
         return err_sys(e, ERR_INTERNAL, errno, "cannot open %s", path);
     *ret_fd = take_fd(&fd);
     return 0;
@@ -114,7 +118,11 @@ int vm_files_make(struct vm *vm, struct err *e)
         make_dir(vm, VMP_SOCK_DIR, 0700, false, e) < 0 ||
         make_dir(vm, VMP_RINGS, 0700, false, e) < 0)
         return -1;
-    return open_log(vm, VMP_CONSOLE, true, &console, e);
+    autofree char *pipe = vm_path(vm->vms, vm->id, VMP_CONSOLE_PIPE);
+    if (!pipe)
+        return err_nomem(e);
+    return open_log(vm, VMP_CONSOLE, &console, e) < 0
+               ? -1 : console_make(pipe, vm_qemu_uid(vm), vm_qemu_gid(vm), e);
 }
 
 int vm_files_disk(struct vm *vm, const char *base, struct err *e)
@@ -243,7 +251,7 @@ void vm_log_line(struct vm *vm, const char *text, size_t len)
     sbuf_text(&line, text, len < 1024 ? len : 1024);
     sbuf_chr(&line, '\n');
     pthread_mutex_lock(&vm->log_lock);
-    if (vm->log_fd < 0 && open_log(vm, VMP_AGENT_LOG, false, &vm->log_fd, &e) == 0)
+    if (vm->log_fd < 0 && open_log(vm, VMP_AGENT_LOG, &vm->log_fd, &e) == 0)
         vm->log_size = fstat(vm->log_fd, &sb) == 0 ? (uint64_t)sb.st_size : 0;
     if (vm->log_fd >= 0 && vm->log_size > LIMIT_GUEST_LOG) {
         logfile_cut(vm->log_fd);
@@ -273,9 +281,17 @@ void vm_log_sweep(struct vms *v)
     for (size_t i = 0; i < n; i++) {
         autofree char *console = vm_path(v, list[i]->id, VMP_CONSOLE);
         autofree char *share = vm_path(v, list[i]->id, VMP_SHARE_LOG);
+        autosbuf struct sbuf qemu = SBUF(LIMIT_PATH);
         if (!console || !share || !vm_is_running(list[i]))
             continue;
-        cut_if_long(console);
+        /* of the embedded driver; a system's libvirtd has its own rotation */
+        sbuf_fmt(&qemu, "%s/libvirt/log/qemu/sbx-%s.log", v->config->state_dir, list[i]->id);
+        cut_if_long(sbuf_str(&qemu));
+        pthread_mutex_lock(&list[i]->lock);
+        bool ours = list[i]->console != NULL;
+        pthread_mutex_unlock(&list[i]->lock);
+        if (!ours)                  /* QEMU writes it itself */
+            cut_if_long(console);
         cut_if_long(share);
     }
     vms_snapshot_done(list, n);

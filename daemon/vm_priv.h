@@ -14,6 +14,7 @@
 #include "daemon/events.h"
 #include "daemon/evloop.h"
 #include "daemon/image.h"
+#include "daemon/lifetime.h"
 #include "daemon/quota.h"
 #include "daemon/share.h"
 #include "daemon/virt.h"
@@ -37,9 +38,16 @@ struct vm {
     char gone_detail[64];       /* libvirt's word for why */
     bool stalled;               /* paused, as the host's disk is full (vm_stall.c) */
     struct vm_row row;          /* owned copy of the row */
+    struct life life;           /* of this run */
+    uint64_t idle_stored;       /* life's, as it is in the row */
+    int64_t starts_at;          /* row.retry: CLOCK_BOOTTIME, ms */
+    unsigned quick;             /* ends in a row, each soon after its start */
+    bool by_policy;             /* whoever starts it is its policy */
+    bool kept;                  /* a thread of vm_keep.c is on its way to it */
     struct quota_charge charge; /* for all that it has; the job holder's */
     struct agent *agent;        /* ref; NULL unless the domain runs */
     struct exec_table *execs;   /* ref; NULL unless the domain runs */
+    struct console *console;    /* owned; NULL unless the domain runs, or if QEMU writes its log */
     struct link link;           /* name empty: none */
     struct share_proc share;    /* pid 0: none */
     int share_pidfd;            /* owned, -1 none */
@@ -58,6 +66,9 @@ struct vms {
     struct egress *egress;
     struct quota *quota;
     struct events *events;
+    struct audit *audit;           /* NULL: none */
+    struct cgroups *cgroups;       /* owned; NULL: none are configured */
+    struct keeper *keeper;         /* owned; vm_keep.c */
     struct virt *virt;             /* owned */
     struct evsource *sweep_timer;  /* owned */
     char *view;                    /* owned: <runtime>/view */
@@ -87,6 +98,13 @@ int vm_job_begin(struct vm *vm, int64_t deadline, struct err *e);
 void vm_job_end(struct vm *vm);
 /* Job holder: changes state in memory and in the store. reason NULL clears it. */
 int vm_set_state(struct vm *vm, enum vm_state s, const char *reason, struct err *e);
+/* Job holder: what has ended is stopped, in the row by one change. */
+int vm_set_stopped(struct vm *vm, const char *reason, struct err *e);
+/* Job holder: the verbs, of a sandbox that is stopped, and of one that runs. */
+int vm_start_job(struct vm *vm, int workspace_fd, struct err *e);
+int vm_stop_job(struct vm *vm, int64_t timeout_ms, const char *reason, struct err *e);
+/* Any thread: if its policy starts it right now, that start gives up. */
+void vm_give_up(struct vm *vm);
 /* Job holder: writes the row as it is in memory. */
 int vm_store_row(struct vm *vm, struct err *e);
 enum vm_state vm_state(struct vm *vm);
@@ -108,8 +126,8 @@ void vms_snapshot_done(struct vm **list, size_t n);
 
 /* --- paths (vm_files.c) --- */
 enum vm_path { VMP_STATE, VMP_DISK_DIR, VMP_DISK, VMP_LOG_DIR, VMP_CONSOLE, VMP_AGENT_LOG,
-               VMP_SHARE_LOG, VMP_RUNTIME, VMP_SOCK_DIR, VMP_CHANNEL, VMP_SHARE_SOCK, VMP_RINGS,
-               VMP_MAX };
+               VMP_SHARE_LOG, VMP_CONSOLE_PIPE, VMP_RUNTIME, VMP_SOCK_DIR, VMP_CHANNEL,
+               VMP_SHARE_SOCK, VMP_RINGS, VMP_MAX };
 /* Owned string or NULL (out of memory). */
 char *vm_path(const struct vms *v, const char *id, enum vm_path which);
 int vm_files_make(struct vm *vm, struct err *e);               /* directories, logs; idempotent */
@@ -133,6 +151,7 @@ void vm_log_sweep(struct vms *v);  /* keeps the logs of machines within bounds *
 int vm_start_steps(struct vm *vm, int workspace_fd, struct err *e);
 /* Opens execs and channel of a domain that runs (also of one found at start). */
 int vm_open_guest(struct vm *vm, struct err *e);
+int vm_open_console(struct vm *vm, struct err *e);
 int vm_watch_share(struct vm *vm, struct err *e);
 /* Orderly for timeout_ms (0: at once), then by force; afterwards nothing of it runs. */
 int vm_stop_guest(struct vm *vm, int64_t timeout_ms, struct err *e);
@@ -151,6 +170,31 @@ void vm_job_share_gone(void *ctx, const char *id, const char *detail);          
 extern const char vm_stall_reason[];
 void vm_job_stalled(void *ctx, const char *id, const char *detail);                  /* worker */
 void vm_stall_sweep(struct vms *v);     /* worker: lets go on what has room again */
+
+/* --- control groups (vm_cgroup.c); all do nothing where none are configured --- */
+int vm_cgroups_open(struct vms *v, struct err *e);
+int vm_cgroups_settle(struct vms *v, struct err *e);    /* removes those of what does not run */
+int vm_cgroup_make(struct vm *vm, struct err *e);
+int vm_cgroup_enter(struct vm *vm, pid_t pid, struct err *e);
+int vm_cgroup_enter_qemu(struct vm *vm, struct err *e);
+void vm_cgroup_drop(struct vms *v, const char *id);     /* with what is still in it */
+
+/* --- time limits and restarts (vm_keep.c) --- */
+int vm_keep_new(struct keeper **ret, struct err *e);
+/* Starts under way give up, stops are waited for; idle times go to the rows. Nothing follows. */
+void vm_keep_release(struct vms *v);
+void vm_keep_free(struct keeper *k);            /* NULL is fine */
+void vm_keep_sweep(struct vms *v);              /* worker */
+/* Job holder; all change the row in memory only. */
+void vm_life_started(struct vm *vm);
+void vm_life_adopted(struct vm *vm);
+void vm_life_ended(struct vm *vm, enum life_end how);
+void vm_life_by_hand(struct vm *vm);            /* somebody starts or stops it */
+/* What the limits say of it now; the lock is held. */
+int vm_life_describe_locked(const struct vm *vm, struct api_sandbox *ret, struct err *e);
+/* The limits of a new sandbox. */
+void vm_limits_of(const struct config *cf, const struct api_create_req *req,
+                  struct vm_limits *ret);
 
 /* --- reconcile.c --- */
 int vms_reconcile(struct vms *v, struct err *e);

@@ -6,6 +6,8 @@
 #include "common/io.h"
 #include "common/log.h"
 #include "common/name.h"
+#include "daemon/cgroup.h"
+#include "daemon/console.h"
 #include "daemon/peer.h"
 #include "daemon/vm_priv.h"
 
@@ -199,6 +201,7 @@ static void sweep_job(void *ctx, const char *id, const char *detail)
 {
     vm_log_sweep(ctx);
     vm_stall_sweep(ctx);
+    vm_keep_sweep(ctx);
 }
 
 static void on_sweep(void *arg)
@@ -256,10 +259,12 @@ int vms_new(const struct vms_deps *deps, struct vms **ret, struct err *e)
     v->egress = deps->egress;
     v->quota = deps->quota;
     v->events = deps->events;
+    v->audit = deps->audit;
     pthread_mutex_init(&v->lock, NULL);
     pthread_mutex_init(&v->probe_lock, NULL);
     pthread_mutex_init(&v->accel_lock, NULL);
-    if (open_parts(v, e) < 0 || vms_reconcile(v, e) < 0 ||
+    if (vm_keep_new(&v->keeper, e) < 0 || open_parts(v, e) < 0 || vm_cgroups_open(v, e) < 0 ||
+        vms_reconcile(v, e) < 0 ||
         evloop_add_timer(v->loop, SWEEP_MS, on_sweep, v, &v->sweep_timer, e) < 0)
         return -1;
     *ret = take_ptr(v);
@@ -274,10 +279,13 @@ static void release(struct vm *vm)
     struct agent *a = vm->agent;
     struct exec_table *t = vm->execs;
     struct evsource *watch = vm->share_watch;
+    struct console *console = vm->console;
+    vm->console = NULL;
     vm->agent = NULL;
     vm->execs = NULL;
     vm->share_watch = NULL;
     pthread_mutex_unlock(&vm->lock);
+    console_close(console);
     evloop_remove(watch);
     if (a)
         agent_close(a);
@@ -291,6 +299,7 @@ void vms_release(struct vms *v)
 {
     evloop_remove(v->sweep_timer);
     v->sweep_timer = NULL;
+    vm_keep_release(v);
     for (size_t i = 0; i < v->n; i++)
         release(v->list[i]);
     virt_close(v->virt);
@@ -304,6 +313,8 @@ void vms_free(struct vms *v)
     vms_release(v);     /* for one that vms_new() gave up half-made; else done before */
     for (size_t i = 0; i < v->n; i++)
         vm_unref(v->list[i]);
+    vm_keep_free(v->keeper);
+    cgroup_close(v->cgroups);
     free(v->list);
     free(v->view);
     free(v->state_dir);

@@ -8,6 +8,7 @@
  *     workspace  opened by a child with the owner's rights
  *     files      directories, logs, disk overlay
  *     network    link, its rules in force before it is up
+ *     limits     control group, where they are configured
  *     share      virtiofsd on the workspace
  *     domain     QEMU, by libvirt
  *     guest      channel, hello, configuration, ready
@@ -16,6 +17,7 @@
 #include "common/io.h"
 #include "common/log.h"
 #include "common/sbuf.h"
+#include "daemon/console.h"
 #include "daemon/fault.h"
 #include "daemon/vm_priv.h"
 
@@ -138,6 +140,16 @@ static void undo_network(struct start *s)
                  "the network of a failed start stays; the next one takes it away");
 }
 
+static int step_limits(struct start *s, struct err *e)
+{
+    return vm_cgroup_make(s->vm, e);
+}
+
+static void undo_limits(struct start *s)
+{
+    vm_cgroup_drop(s->v, s->vm->id);
+}
+
 static int open_share_log(struct vm *vm, struct err *e)
 {
     autofree char *path = vm_path(vm->vms, vm->id, VMP_SHARE_LOG);
@@ -188,6 +200,7 @@ static int step_share(struct start *s, struct err *e)
     pthread_mutex_unlock(&vm->lock);
     /* The row knows the process before QEMU does, so a crash here leaves none behind. */
     if (fault_at(FAULT_START_SHARE_ROW, e) < 0 || vm_store_row(vm, e) < 0 ||
+        vm_cgroup_enter(vm, proc.pid, e) < 0 ||
         vm_watch_share(vm, e) < 0) {
         vm_close_guest(vm);
         return -1;
@@ -231,7 +244,7 @@ static int build_xml(struct start *s, char **ret, struct err *e)
     struct vm *vm = s->vm;
     bool serial = strcmp(s->v->config->console, "serial") == 0;
     autofree char *disk = vm_path(s->v, vm->id, VMP_DISK);
-    autofree char *console = vm_path(s->v, vm->id, VMP_CONSOLE);
+    autofree char *console = vm_path(s->v, vm->id, VMP_CONSOLE_PIPE);
     autofree char *channel = vm_path(s->v, vm->id, VMP_CHANNEL);
     autofree char *share = vm_path(s->v, vm->id, VMP_SHARE_SOCK);
     autofree char *cmdline = NULL;
@@ -254,7 +267,7 @@ static int build_xml(struct start *s, char **ret, struct err *e)
         .disk = disk,
         .base = s->image.root,
         .channel = channel,
-        .console_log = console,
+        .console = console,
         .serial = serial,
         .share_socket = s->workspace_fd >= 0 ? share : NULL,
         .tap = vm->link.name[0] ? vm->link.name : NULL,
@@ -275,6 +288,15 @@ static off_t console_size(struct vm *vm)
     return path && lstat(path, &sb) == 0 ? sb.st_size : 0;
 }
 
+static void undo_domain(struct start *s)
+{
+    struct err e = ERR_INIT;
+
+    if (virt_destroy(s->v->virt, s->vm->id, &e) < 0)
+        log_err(LOG_CTX(.sandbox = s->vm->id, .error = &e),
+                "cannot end the virtual machine of a failed start");
+}
+
 static int step_domain(struct start *s, struct err *e)
 {
     autofree char *xml = NULL;
@@ -286,21 +308,36 @@ static int step_domain(struct start *s, struct err *e)
     s->vm->domain_gone = false;
     s->vm->gone_detail[0] = '\0';
     pthread_mutex_unlock(&s->vm->lock);
-    if (virt_start(s->v->virt, xml, e) < 0)
+    if (vm_open_console(s->vm, e) < 0)      /* before the first word */
+        return -1;
+    if (virt_start(s->v->virt, xml, e) < 0) {
+        vm_close_guest(s->vm);
         return err_wrap(e, "cannot start the virtual machine");
-    return 0;
-}
-
-static void undo_domain(struct start *s)
-{
-    struct err e = ERR_INIT;
-
-    if (virt_destroy(s->v->virt, s->vm->id, &e) < 0)
-        log_err(LOG_CTX(.sandbox = s->vm->id, .error = &e),
-                "cannot end the virtual machine of a failed start");
+    }
+    if (vm_cgroup_enter_qemu(s->vm, e) == 0)
+        return 0;
+    undo_domain(s);
+    vm_close_guest(s->vm);
+    return -1;
 }
 
 /* --- the guest --- */
+
+int vm_open_console(struct vm *vm, struct err *e)
+{
+    autofree char *pipe = vm_path(vm->vms, vm->id, VMP_CONSOLE_PIPE);
+    autofree char *log = vm_path(vm->vms, vm->id, VMP_CONSOLE);
+    struct console *c = NULL;
+
+    if (!pipe || !log)
+        return err_nomem(e);
+    if (console_open(vm->vms->loop, pipe, log, &c, e) < 0)
+        return -1;
+    pthread_mutex_lock(&vm->lock);
+    vm->console = c;
+    pthread_mutex_unlock(&vm->lock);
+    return 0;
+}
 
 static void on_guest_log(void *arg, int level, const char *text, size_t len)
 {
@@ -452,6 +489,7 @@ enum {
     STEP_WORKSPACE,
     STEP_FILES,
     STEP_NETWORK,
+    STEP_LIMITS,
     STEP_SHARE,     /* a guest that said nothing is started again from here: it ends with QEMU */
     STEP_DOMAIN,
     STEP_GUEST,
@@ -470,6 +508,8 @@ static const struct step {
     [STEP_FILES] = { "files", step_files, undo_files, FAULT_START_FILES, FAULT_UNDO_FILES },
     [STEP_NETWORK] = { "network", step_network, undo_network, FAULT_START_NETWORK,
                        FAULT_UNDO_NETWORK },
+    [STEP_LIMITS] = { "limits", step_limits, undo_limits, FAULT_START_LIMITS,
+                      FAULT_UNDO_LIMITS },
     [STEP_SHARE] = { "share", step_share, undo_share, FAULT_START_SHARE, FAULT_UNDO_SHARE },
     [STEP_DOMAIN] = { "domain", step_domain, undo_domain, FAULT_START_DOMAIN, FAULT_UNDO_DOMAIN },
     [STEP_GUEST] = { "guest", step_guest, NULL, FAULT_START_GUEST, FAULT_MAX },
@@ -546,6 +586,7 @@ int vm_start_steps(struct vm *vm, int workspace_fd, struct err *e)
     vm->row.started_at = now_real_us();
     vm->row.state = VM_RUNNING;
     pthread_mutex_unlock(&vm->lock);
+    vm_life_started(vm);
     static const char started[] = "sandbox is running";
     vm_log_line(vm, started, sizeof(started) - 1);
     if (fault_at(FAULT_START_ROW, e) == 0 && vm_store_row(vm, e) == 0) {

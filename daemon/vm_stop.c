@@ -7,6 +7,7 @@
 #include "common/auto.h"
 #include "common/io.h"
 #include "common/log.h"
+#include "daemon/console.h"
 #include "daemon/fault.h"
 #include "daemon/vm_priv.h"
 
@@ -35,11 +36,13 @@ void vm_close_guest(struct vm *vm)
     pthread_mutex_lock(&vm->lock);
     struct agent *agent = vm->agent;
     struct exec_table *execs = vm->execs;
+    struct console *console = vm->console;
     struct evsource *watch = vm->share_watch;
     struct share_proc share = vm->share;
     int pidfd = take_fd(&vm->share_pidfd);
     vm->agent = NULL;
     vm->execs = NULL;
+    vm->console = NULL;
     vm->share_watch = NULL;
     vm->share = (struct share_proc){ 0 };
     vm->row.share_pid = 0;
@@ -47,6 +50,7 @@ void vm_close_guest(struct vm *vm)
     vm->stalled = false;
     pthread_mutex_unlock(&vm->lock);
 
+    console_close(console);
     evloop_remove(watch);
     fd_close(pidfd);
     if (agent) {
@@ -91,6 +95,7 @@ int vm_stop_guest(struct vm *vm, int64_t timeout_ms, struct err *e)
         return -1;
     fault_here(FAULT_STOP_CLOSE);
     vm_close_guest(vm);
+    vm_cgroup_drop(vm->vms, vm->id);
     if (fault_at(FAULT_STOP_NETWORK, e) < 0 ||
         egress_detach(vm->vms->egress, vm->id, vm->row.slot, e) < 0 ||
         fault_at(FAULT_STOP_FILES, e) < 0)

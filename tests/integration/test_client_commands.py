@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """sbx against a played daemon: requests, output, messages, exit statuses. No VM, no privilege."""
+import datetime
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -32,6 +34,24 @@ def test_create_prints_the_name_and_asks_for_what_was_said(daemon, sbx, tmp):
         "labels": {"team": "web", "x": ""}, "start": True, "allow": [], "deny": []}
     assert req.headers["host"] == "localhost" and "origin" not in req.headers
     assert req.headers["idempotency-key"] and req.headers["content-type"] == "application/json"
+
+
+def test_time_limits_are_asked_for_when_they_are_given(daemon, sbx):
+    daemon.reply("POST", "/v1/sandboxes", 201, sandbox())
+    assert sbx("create", "--ttl", "1h30m", "--idle-timeout", "0", "--restart", "on-failure:3").returncode == 0
+    req = daemon.requests[0].json
+    assert (req["ttl_ms"], req["idle_timeout_ms"], req["restart"]) == (5400000, 0, "on-failure:3")
+    daemon.reply("PATCH", "/v1/sandboxes/box", 200, sandbox())
+    assert sbx("update", "--idle-timeout", "90s", "box").returncode == 0
+    assert daemon.requests[-1].json == {"idle_timeout_ms": 90000}
+    assert sbx("update", "--ttl", "0", "--restart", "always", "box").returncode == 0
+    assert daemon.requests[-1].json == {"ttl_ms": 0, "restart": "always"}
+    n = len(daemon.requests)
+    for wrong in (("update", "box"), ("update", "--restart", "often", "box"), ("create", "--restart", "on-failure:0"),
+                  ("create", "--ttl", "soon")):
+        r = sbx(*wrong)
+        assert r.returncode == 125 and "hint: " in r.stderr, (wrong, r.stderr)
+    assert len(daemon.requests) == n
 
 
 def test_create_without_workspace_shares_nothing(daemon, sbx):
@@ -255,6 +275,21 @@ def test_ls_table_lines_up_and_escapes(daemon, sbx):
     assert one[at:].startswith("running ") and two[at:].startswith("failed (no\\nmemory)")
     assert one.endswith("/home/\\x1b[31m宽宽:ro") and BOX_ID[:12] in one and BOX_ID not in one
     assert BOX_ID in sbx("ps", "-a", "--no-trunc").stdout
+
+
+def test_ls_counts_down(daemon, sbx):
+    def at(seconds):
+        when = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=seconds)
+        return when.isoformat().replace("+00:00", "Z")
+    daemon.reply("GET", "/v1/sandboxes", 200, {"sandboxes": [
+        sandbox(name="a", stops_at=at(7300)), sandbox(name="b", stops_at=at(100), idle_since=at(-200)),
+        sandbox(name="c", state="stopped", reason="the virtual machine failed", starts_at=at(-5)),
+        sandbox(name="d", stops_at=None, idle_since=None, starts_at=None)]})
+    out = sbx("ls", "--no-trunc").stdout
+    assert re.search(r"running \(stops in 2h1m\)", out), out
+    assert re.search(r"running \(idle 3m2\ds, stops in 1m(3\d|40)s\)", out), out
+    assert "stopped (the virtual machine failed, starts in 0ms)" in out, out
+    assert re.search(r" d +running  ", out), out
 
 
 def test_ls_empty(daemon, sbx):

@@ -469,6 +469,18 @@ TEST(flood_of_log_lines)
     flood_beside_honest(2, false);
 }
 
+TEST(short_log_lines_are_bounded_in_number)
+{
+    struct link l;
+
+    setup_ready(&l);
+    flood(&l, 2, 700);
+    /* 1000 a second; on a slow machine that is a third second already */
+    ASSERT_TRUE(get(&l.logs) > 100);
+    ASSERT_TRUE(get(&l.logs) <= 3000);
+    teardown(&l);
+}
+
 TEST(flood_of_pings)
 {
     flood_beside_honest(3, false);

@@ -21,7 +21,7 @@ static struct domxml_spec full_spec(void)
         .disk = "/var/lib/sandboxd/sandboxes/00112233445566aa/vm/disk.qcow2",
         .base = "/run/sandboxd/view/abc/root.img",
         .channel = "/run/sandboxd/sandboxes/00112233445566aa/vm/agent.sock",
-        .console_log = "/var/lib/sandboxd/sandboxes/00112233445566aa/log/console.log",
+        .console = "/run/sandboxd/sandboxes/00112233445566aa/console",
         .share_socket = "/run/sandboxd/sandboxes/00112233445566aa/share.sock",
         .uid = 1879048192,
         .gid = 1879048192,

@@ -313,6 +313,33 @@ TEST(amounts_are_numbers_sizes_or_without_limit)
     json_done(amounts_table, &a, sizeof(a));
 }
 
+TEST(what_may_be_unset_is_told_from_zero)
+{
+    struct times { uint64_t a, b, c; };
+    static const struct jfield times_table[] = {
+        JF(struct times, a, JT_U64, .flags = JF_ZERO | JF_UNSET, .min = 10, .max = 99),
+        JF(struct times, b, JT_U64, .flags = JF_ZERO | JF_UNSET, .min = 10, .max = 99),
+        JF(struct times, c, JT_U64, .flags = JF_ZERO | JF_UNSET, .min = 10, .max = 99),
+        JF_END
+    };
+    static const char *const wrong[] = { "{\"a\":9}", "{\"a\":100}", "{\"a\":-1}", "{\"a\":\"\"}" };
+    autosbuf struct sbuf b = SBUF(100);
+    struct times t;
+
+    ASSERT_OK(json_decode(times_table, "{\"a\":0,\"b\":null}", 16, &t, &e), e);
+    ASSERT_EQ(t.a, 0);
+    ASSERT_EQ(t.b, JSON_UNSET);
+    ASSERT_EQ(t.c, JSON_UNSET);
+    t.c = 10;
+    ASSERT_OK(json_encode(times_table, &t, &b, &e), e);
+    ASSERT_STREQ(sbuf_str(&b), "{\"a\":0,\"c\":10}");
+    for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+        const char *w = wrong[i];
+        ASSERT_ERR(json_decode(times_table, w, strlen(w), &t, &e), e, ERR_FIELD_INVALID);
+        e = ERR_INIT;
+    }
+}
+
 TEST(amounts_and_keys_that_are_not_allowed)
 {
     static const struct { const char *text, *where; } bad[] = {

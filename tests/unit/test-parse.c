@@ -157,8 +157,17 @@ TEST(words_for_people)
         { 2 * 86400 * 1000000ll, "2 days ago" }, { 730 * 86400 * 1000000ll, "2 years ago" },
         { INT64_MIN, "just now" },
     };
+    static const struct { uint64_t v; const char *s; } durations[] = {
+        { 0, "0ms" }, { 999, "999ms" }, { 1999, "1s" }, { 60000, "1m" }, { 61999, "1m1s" },
+        { 3600000, "1h" }, { 5400000 + 59999, "1h30m" }, { 86400000, "1d" },
+        { 3 * 86400000ull + 3600000, "3d1h" },
+    };
     char buf[32];
 
+    for (size_t i = 0; i < ARRAY_SIZE(durations); i++) {
+        format_duration(durations[i].v, buf);
+        ASSERT_STREQ(buf, durations[i].s);
+    }
     for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
         format_size(sizes[i].v, buf);
         ASSERT_STREQ(buf, sizes[i].s);

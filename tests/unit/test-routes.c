@@ -36,9 +36,9 @@ TEST(a_sandbox_route_has_its_reference)
 
 TEST(the_405_lists_what_is_there)
 {
-    ASSERT_EQ(head("PATCH", "/v1/sandboxes/x"), -1);
+    ASSERT_EQ(head("PUT", "/v1/sandboxes/x"), -1);
     ASSERT_EQ(e.code, ERR_METHOD);
-    ASSERT_STREQ(c.reply.headers[0].value, "GET, HEAD, DELETE");
+    ASSERT_STREQ(c.reply.headers[0].value, "GET, HEAD, PATCH, DELETE");
     reply_error(&c, &e);
     ASSERT_EQ(c.reply.status, 405);
     ASSERT_STREQ(c.reply.headers[0].name, "Allow");

@@ -112,6 +112,7 @@ TEST(a_sandbox_comes_back_as_it_went_in)
     struct store *st = open_store();
     add_image(st, "sha256:a", "debian");
     struct vm_row r = make_vm("box", 1000);
+    r.limits.ttl_ms = 1234;
     insert_vm(st, &r);
     ASSERT_EQ(r.slot, 1);
     r.state = VM_RUNNING;
@@ -119,7 +120,11 @@ TEST(a_sandbox_comes_back_as_it_went_in)
     r.started_at = 77;
     r.share_pid = 4242;
     r.share_start = UINT64_MAX / 2;
+    r.stop_at = 5000000000000000;
+    r.restarts = 3;
+    r.retry = true;
     ASSERT_EQ(store_vm_update(st, &r, &e), 0);
+    ASSERT_EQ(store_vm_set_idle(st, r.id, 4711, &e), 0);
     store_close(st);
 
     st = open_store();
@@ -141,6 +146,27 @@ TEST(a_sandbox_comes_back_as_it_went_in)
     ASSERT_EQ(rows[0].share_pid, 4242);
     ASSERT_EQ(rows[0].share_start, UINT64_MAX / 2);
     ASSERT_EQ(rows[0].created_at, 1234567890123456);
+    ASSERT_EQ(rows[0].limits.ttl_ms, 1234);
+    ASSERT_EQ(rows[0].limits.idle_ms, 0);
+    ASSERT_EQ(rows[0].limits.restart.policy, RESTART_NO);
+    ASSERT_EQ(rows[0].stop_at, 5000000000000000);
+    ASSERT_EQ(rows[0].idle_spent, 4711);
+    ASSERT_EQ(rows[0].restarts, 3);
+    ASSERT_TRUE(rows[0].retry);
+    r.limits = (struct vm_limits){ .ttl_ms = 1, .idle_ms = 2,
+                                   .restart = { .policy = RESTART_ON_FAILURE, .max = 9 } };
+    r.stop_at = 6;
+    ASSERT_EQ(store_vm_set_limits(st, &r, &e), 0);
+    vm_row_done(&rows[0]);
+    free(rows);
+    ASSERT_EQ(store_vm_list(st, &rows, &n, &e), 0);
+    ASSERT_EQ(rows[0].limits.ttl_ms, 1);
+    ASSERT_EQ(rows[0].limits.idle_ms, 2);
+    ASSERT_EQ(rows[0].limits.restart.policy, RESTART_ON_FAILURE);
+    ASSERT_EQ(rows[0].limits.restart.max, 9);
+    ASSERT_EQ(rows[0].stop_at, 6);
+    ASSERT_EQ(rows[0].idle_spent, 4711);
+    ASSERT_EQ(rows[0].restarts, 3);
     vm_row_done(&rows[0]);
     free(rows);
     vm_row_done(&r);

@@ -285,7 +285,7 @@ def test_content_types(daemon, kind, code):
     ("GET /v1/sandboxes/a%zz", 400, "invalid_request"),
     ("PUT /v1/version", 405, "method_not_allowed"),
     ("DELETE /v1/sandboxes", 405, "method_not_allowed"),
-    ("PATCH /v1/sandboxes/cold", 405, "method_not_allowed"),
+    ("PUT /v1/sandboxes/cold", 405, "method_not_allowed"),
     ("BREW /v1/info", 405, "method_not_allowed"),
     ("TRACE /v1/info", 405, "method_not_allowed"),
     ("GET /v1/version?x=1", 400, "unknown_field"),

@@ -89,7 +89,7 @@ def test_qemu(daemon, found):
     box = daemon.rows("SELECT id FROM vm")[0][0]
     assert q.holds_only("/dev/urandom", "/dev/net/tun", r"/memfd:memory-backend-memfd \(deleted\)",
                         rf"D/state/libvirt/log/qemu/sbx-{box}\.log", rf"D/state/libvirt/run/qemu/sbx-{box}\.pid",
-                        rf"D/state/sandboxes/{box}/(log/console\.log|vm/disk\.qcow2)",
+                        rf"D/state/sandboxes/{box}/vm/disk\.qcow2", rf"D/run/sandboxes/{box}/console\.(in|out)",
                         r"D/run/view/[0-9a-f]{64}/root\.img"), q.files
 
 
@@ -129,5 +129,5 @@ def test_sandboxd(daemon, found):
     assert d.status["NoNewPrivs"] == "1"
     unknown = [f for f in d.files if not re.fullmatch(
         ANON + r"|/dev/null|anon_inode:\[pidfd\]|D/log|D/state(/(lock|audit\.log|sandboxd\.db(-wal|-shm)?|"
-        r"libvirt/.*|sandboxes/[0-9a-f]+/log/\w+\.log))?|D/run/sandboxes/[0-9a-f]+/execs", f)]
+        r"libvirt/.*|sandboxes/[0-9a-f]+/log/\w+\.log))?|D/run/sandboxes/[0-9a-f]+/(execs|console\.out)", f)]
     assert not unknown, unknown

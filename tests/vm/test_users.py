@@ -14,7 +14,7 @@ ANN, BOB = 1001, 60000      # uids of the kernel; whether they have accounts mak
 
 # What Bob asks for, by every route of a sandbox: method and what follows the sandbox's name.
 ASKED = {
-    ("get", ""): None, ("delete", ""): None, ("delete", "?force=true"): None,
+    ("get", ""): None, ("delete", ""): None, ("patch", ""): {"ttl_ms": 1000}, ("delete", "?force=true"): None,
     ("post", "/start"): None, ("post", "/stop"): None, ("post", "/stop?timeout_ms=0"): None,
     ("post", "/restart"): None, ("get", "/logs"): None, ("get", "/stats"): None,
     ("get", "/execs"): None, ("post", "/execs"): {"command": ["true"]},

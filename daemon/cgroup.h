@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * cgroup: limits for QEMU and virtiofsd of a sandbox together, by control groups of version 2:
+ *
+ *     <dir>/                     made by us in a group that is there; no process in it
+ *         <id>/                  a sandbox that runs: cpu.weight, memory.max, pids.max
+ *
+ * Not below the group of our own service: the service manager cannot start a service again in whose
+ * group controllers are given on, and sandboxes outlive it.
+ *
+ * Plain files, no library. What cannot be had (version 1, no controllers, a mount that is
+ * read-only) is ERR_UNAVAILABLE with the reason. Any thread; calls about one sandbox one at a time.
+ */
+#pragma once
+
+#include "common/err.h"
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct cgroups;
+
+struct cgroup_limits {
+    uint32_t cpu_weight;        /* 1 to 10000; the kernel's default is 100 */
+    uint64_t memory_max;        /* bytes */
+    uint32_t pids_max;          /* threads count as well */
+};
+
+/* dir: an absolute path, whose parent is a control group. What former daemons left in it stays. */
+int cgroup_open(const char *dir, struct cgroups **ret, struct err *e);
+void cgroup_close(struct cgroups *c);           /* the groups stay; NULL is fine */
+
+/* The group of a sandbox with these limits, also if it is there already. */
+int cgroup_make(struct cgroups *c, const char *id, const struct cgroup_limits *l, struct err *e);
+/* Moves a process with all its threads. What it has allocated before stays on its old account. */
+int cgroup_enter(struct cgroups *c, const char *id, pid_t pid, struct err *e);
+/* Kills what is still in it, and removes it; not there is success. */
+int cgroup_drop(struct cgroups *c, const char *id, struct err *e);
+/* Ids of all groups there are, to fn; names that are no ids are passed over. */
+typedef void (*cgroup_fn)(void *arg, const char *id);
+int cgroup_list(struct cgroups *c, cgroup_fn fn, void *arg, struct err *e);
