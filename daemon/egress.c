@@ -553,14 +553,28 @@ static bool is_ours(const struct egress *g, const char *name)
     return false;
 }
 
+/* Under lock: what a former daemon did not live to do after it had stored new rules. */
+static void cut_late(struct egress *g, const char *id)
+{
+    struct box *b = id ? box_find(g, id) : NULL;
+
+    if (b) {
+        box_cut_flows(g, b);
+        b->cut_again = true;
+    }
+}
+
 int egress_settle(struct egress *g, struct err *e)
 {
     autofree char (*taps)[IFNAMSIZ] = NULL;
+    autofree char *late = NULL;
     size_t n = 0;
 
     hold_lock(&g->change);
     if (!g->ready)
         return 0;
+    if (store_choice_get(g->store, EGRESS_CHOICE_CUT, &late, e) < 0)
+        return -1;
     pthread_mutex_lock(&g->lock);
     int r = link_list(&taps, &n, e);
     for (size_t i = 0; r == 0 && i < n; i++) {
@@ -571,7 +585,11 @@ int egress_settle(struct egress *g, struct err *e)
     }
     if (r == 0)
         r = egress_rebuild(g, e);
+    if (r == 0)
+        cut_late(g, late);
     pthread_mutex_unlock(&g->lock);
+    if (r == 0 && late && late[0])
+        r = store_choice_put(g->store, EGRESS_CHOICE_CUT, "", e);
     return r < 0 ? err_wrap(e, "cannot put the filter of sandboxes in order") : 0;
 }
 

@@ -85,6 +85,13 @@ static void tell_change(struct egress *g, struct box *b, uid_t uid, const char *
     log_event(g, b, &ev);
 }
 
+/* Whose flows are to be cut by new rules, for a daemon that comes after one that was killed before
+ * it had: "" nobody's. A flow that is let through is not asked for again. */
+static int note_cut(struct egress *g, const char *id, struct err *e)
+{
+    return store_choice_put(g->store, EGRESS_CHOICE_CUT, id, e);
+}
+
 /* Holder of `change`. s: taken over on success. */
 static int put_in_force(struct egress *g, const char *id, uid_t uid, struct ruleset *s,
                         const struct ruleset *before, const char *what, struct err *e)
@@ -94,7 +101,8 @@ static int put_in_force(struct egress *g, const char *id, uid_t uid, struct rule
     int r = 0;
 
     if (check_ceiling(g, s, e) < 0 || rules_compile(g, s, &c, e) < 0 ||
-        fault_at(FAULT_POLICY_STORE, e) < 0 || ruleset_store(s, g->store, id, e) < 0)
+        fault_at(FAULT_POLICY_STORE, e) < 0 || note_cut(g, id, e) < 0 ||
+        ruleset_store(s, g->store, id, e) < 0)
         return -1;
     pthread_mutex_lock(&g->lock);
     repair_if_dirty(g);
@@ -110,6 +118,9 @@ static int put_in_force(struct egress *g, const char *id, uid_t uid, struct rule
     }
     pthread_mutex_unlock(&g->lock);
     if (r == 0) {
+        if (note_cut(g, "", &ignored) < 0)
+            log_warn(LOG_CTX(.sandbox = id, .error = &ignored),
+                     "its connections are gone through again at the next start, ignoring");
         fault_here(FAULT_POLICY_ANSWER);
         return 0;
     }

@@ -21,6 +21,8 @@
 #include "daemon/worker.h"
 
 #include <pthread.h>
+
+#define EGRESS_CHOICE_CUT "policy-cut"     /* id of who has new rules and old flows; "" none */
 #include <time.h>
 
 #define BOX_NAMES 1024          /* (name, address) pairs of one sandbox at once */

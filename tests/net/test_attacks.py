@@ -7,12 +7,13 @@ import re
 import signal
 import socket
 import struct
+import subprocess
 import threading
 import time
 
 import netns
 import pytest
-from sandboxd import SOURCE, wait_until
+from sandboxd import SANDBOXD, SOURCE, wait_until
 from world import DNS, GATEWAY, HOST, METADATA, OTHER, PRIVATE, UP, WEB, WEB2, a_world, run_in  # noqa: F401
 
 RULES = ["allow ok.example.com:80", "allow *.wild.example:80", "allow alias.example.com:80",
@@ -419,6 +420,25 @@ def test_flow_that_a_new_policy_denies(world, box, seen):
     box.policy("allow", f"{OTHER}:8080")
     assert [p for p in wire if p.destination == OTHER] == []
     seen("cut at once, with a reset at its next packet")
+
+
+@pytest.mark.parametrize("point", ["policy.filter", "policy.flows"])
+def test_flow_denied_by_a_change_that_was_cut_off(world, box, point):
+    """The daemon is killed between storing new rules and cutting what they deny: the next one cuts."""
+    if subprocess.run([SANDBOXD, "--faults"], capture_output=True).returncode != 0:
+        pytest.skip("sandboxd was built without -Dfaults=true")
+    world.d.stop()
+    world.d.env = {"SANDBOXD_FAULT": point}
+    world.d.start()
+    world.d.env = {}
+    box.root(f"rm -f /tmp/cut; (exec 3<>/dev/tcp/{OTHER}/8080; while echo ping >&3; do read -r -t 5 x <&3 || break; "
+             "echo $x >> /tmp/cut; sleep 0.05; done; echo over >> /tmp/cut) > /dev/null 2>&1 &")
+    wait_until(lambda: "ping" in box.root("cat /tmp/cut")["stdout"], 20, "flow")
+    assert world.d.sbx("policy", "deny", "box", f"{OTHER}:8080").returncode == 125
+    world.d.process.wait(30)
+    world.d.start()
+    wait_until(lambda: "over" in box.root("cat /tmp/cut")["stdout"], 20, "end of the flow")
+    box.policy("allow", f"{OTHER}:8080")
 
 
 def test_qemu_has_no_network(world, box, seen):

@@ -285,15 +285,19 @@ class Exec(Operation):
             return "gone"
         assert len(found) == 1
         assert found[0]["id"] in self.done(self.do(), 201)[1]
+        ends = "exited 0, its output whole"
+        if self.point == "exec.sent":       # the frame may wait to be written yet
+            ends += "; or lost"
         if found[0]["state"] == "lost":
-            return "lost"
+            return "lost" if self.point != "exec.sent" else ends
         _, _, out = self.d.request("GET", f"/v1/sandboxes/by/execs/{found[0]['id']}/output?stream=stdout")
         assert (found[0]["state"], found[0]["exit_code"], out) == \
             ("exited", 0, f"round {self.round}\n".encode()), found
-        return "exited 0, its output whole"
+        return ends
 
     def retried(self):
         self.before()
+        self.point = None
         self.done(self.do(), 201)
         assert self.became() == "exited 0, its output whole"
 
