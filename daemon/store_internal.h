@@ -25,6 +25,9 @@
     "digest, name, variant, os, kernel, recipe, size, root_size, created_at"
 
 #define STORE_STATEMENTS(X)                                                                       \
+    X(ST_BEGIN, "BEGIN IMMEDIATE")                                                                \
+    X(ST_COMMIT, "COMMIT")                                                                        \
+    X(ST_ROLLBACK, "ROLLBACK")                                                                    \
     X(ST_VM_FREE_SLOT,                                                                            \
       "SELECT CASE WHEN NOT EXISTS (SELECT 1 FROM vm WHERE slot = 1) THEN 1 ELSE "                \
       "(SELECT min(a.slot) + 1 FROM vm a WHERE NOT EXISTS "                                       \
@@ -117,6 +120,11 @@ int store_error(struct store *st, struct err *e, const char *what);
 int store_step_done(struct store *st, sqlite3_stmt *s, struct err *e, const char *what);
 /* 1 a row, 0 the end, -1 error. */
 int store_step_row(struct store *st, sqlite3_stmt *s, struct err *e, const char *what);
+
+/* A transaction; store_finish() is given how it went so far and returns how it ended. Ending one
+ * needs no memory: one that stays open would swallow all that is written after it. */
+int store_begin(struct store *st, struct err *e, const char *what);
+int store_finish(struct store *st, int r, struct err *e, const char *what);
 
 void bind_text(sqlite3_stmt *s, int i, const char *text);   /* NULL: NULL; borrowed until reset */
 void bind_int(sqlite3_stmt *s, int i, int64_t v);

@@ -27,25 +27,6 @@ void policy_rows_done(struct policy_row *rows, size_t n)
     free(rows);
 }
 
-/* --- a transaction --- */
-
-static int begin(struct store *st, struct err *e, const char *what)
-{
-    return sqlite3_exec(st->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK
-               ? 0
-               : store_error(st, e, what);
-}
-
-/* r: how it went so far. */
-static int finish(struct store *st, int r, struct err *e, const char *what)
-{
-    if (r == 0 && sqlite3_exec(st->db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK)
-        r = store_error(st, e, what);
-    if (r < 0)
-        sqlite3_exec(st->db, "ROLLBACK", NULL, NULL, NULL);
-    return r;
-}
-
 /* --- rules --- */
 
 static int set_policy(struct store *st, const char *vm, const char *policy, struct err *e)
@@ -86,12 +67,12 @@ int store_rules_set(struct store *st, const char *vm, const char *policy,
 {
     store_lock(st);
 
-    if (begin(st, e, "policy") < 0)
+    if (store_begin(st, e, "policy") < 0)
         return -1;
     int r = set_policy(st, vm, policy, e) < 0 || clear_rules(st, vm, e) < 0 ? -1 : 0;
     for (size_t i = 0; r == 0 && i < n; i++)
         r = insert_rule(st, vm, i, &rows[i], e);
-    return finish(st, r, e, "policy");
+    return store_finish(st, r, e, "policy");
 }
 
 static int read_policy(struct store *st, const char *vm, char **ret, struct err *e)
@@ -160,12 +141,12 @@ int store_rules_count(struct store *st, const char *vm, const struct rule_count 
 {
     store_lock(st);
 
-    if (begin(st, e, "counts of rules") < 0)
+    if (store_begin(st, e, "counts of rules") < 0)
         return -1;
     int r = 0;
     for (size_t i = 0; r == 0 && i < n; i++)
         r = count_rule(st, vm, &counts[i], e);
-    return finish(st, r, e, "counts of rules");
+    return store_finish(st, r, e, "counts of rules");
 }
 
 /* --- policies with names --- */
@@ -191,14 +172,14 @@ int store_policy_put(struct store *st, const struct policy_row *p, struct err *e
     store_lock(st);
     autostmt sqlite3_stmt *s = st->stmt[ST_POLICY_PUT];
 
-    if (begin(st, e, "policy") < 0)
+    if (store_begin(st, e, "policy") < 0)
         return -1;
     bind_int(s, 1, p->uid);
     bind_text(s, 2, p->name);
     bind_text(s, 3, p->rules);
     bind_int(s, 4, p->changed_at);
     int r = check_quota(st, p, e) < 0 || store_step_done(st, s, e, "policy") < 0 ? -1 : 0;
-    return finish(st, r, e, "policy");
+    return store_finish(st, r, e, "policy");
 }
 
 static int not_found(const char *name, struct err *e)
