@@ -289,7 +289,8 @@ static int look_at_rows(struct world *w, const struct config *c, struct err *e)
     autotype(lookstore) struct store *st = NULL;
 
     sbuf_fmt(&path, "%s/sandboxd.db", c->state_dir);
-    if (sbuf_check(&path, e) < 0 || store_open_look(sbuf_str(&path), &st, e) < 0 || store_check(st, on_fault, w, e) < 0)
+    if (sbuf_check(&path, e) < 0 || store_open_look(sbuf_str(&path), &st, e) < 0 ||
+        store_check(st, on_fault, w, e) < 0)
         return -1;
     if (store_vm_list(st, &w->rows, &w->n_rows, e) < 0 ||
         store_image_list(st, &w->images, &w->n_images, e) < 0)

@@ -5,8 +5,10 @@
  * and again, the fault one place further each time, until nothing fails any more.
  *
  * Functions of libc are replaced in what is linked to the test by the linker (--wrap: the list is
- * in tests/unit/meson.build), those of SQLite by its own hooks; so it works under sanitizers too, and what the work leaks is address sanitizer's to tell. Descriptors are counted
- * here. Functions of other libraries are left alone. Descriptors run out by RLIMIT_NOFILE.
+ * in tests/unit/meson.build), those of SQLite by its own hooks, and jansson calls jfield.c's; so it
+ * works under sanitizers too, and what the work leaks is for address sanitizer to tell. Descriptors
+ * are counted here. Functions of other libraries are left alone. Descriptors run out by
+ * RLIMIT_NOFILE.
  *
  * One walk at a time in a process. Faults hit all threads.
  */

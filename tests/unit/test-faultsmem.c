@@ -193,7 +193,8 @@ static int run_compile(struct err *e)
     autofree struct policy_span *named = NULL;
     size_t n = 0, n_named = 0;
 
-    if (ruleset_begin_text(&s, "allow 192.0.2.0/24:80\nallow *.a.example\ndeny 192.0.2.7\n", 7, e) < 0)
+    if (ruleset_begin_text(&s, "allow 192.0.2.0/24:80\nallow *.a.example\ndeny 192.0.2.7\n", 7,
+                           e) < 0)
         return -1;
     const struct policy p = { .rules = s.rules, .n = s.n };
     if (policy_compile(&p, false, &spans, &n, e) < 0)
