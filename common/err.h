@@ -35,6 +35,7 @@
     X(ERR_DENIED,             "permission_denied",      403, 125)         \
     X(ERR_WORKSPACE_DENIED,   "workspace_denied",       403, 125)         \
     X(ERR_POLICY_CEILING,     "policy_ceiling",         403, 125)         \
+    X(ERR_READ_ONLY,          "read_only",              403, 125)         \
     X(ERR_ROUTE_NOT_FOUND,    "route_not_found",        404, 125)         \
     X(ERR_SANDBOX_NOT_FOUND,  "sandbox_not_found",      404, 125)         \
     X(ERR_EXEC_NOT_FOUND,     "exec_not_found",         404, 125)         \

@@ -184,6 +184,8 @@ static void on_accepted(void *arg, int fd)
     conn->fd = fd;
     if (peer_read(fd, h->o.admin_gid, &conn->caller, &conn->refused) < 0)
         conn->caller.id.uid = (uid_t)-1;
+    conn->caller.read_only = h->o.read_only;
+    conn->caller.admin &= !h->o.read_only;
     conn->waiting_since = now_mono_ms();
     if (admit(h, conn, &e) < 0) {
         turn_away(h, fd, &e);
@@ -561,6 +563,9 @@ static __attribute__((format(printf, 2, 0))) void on_log(void *arg, const char *
 {
     autosbuf struct sbuf b = SBUF(512);
 
+    /* it takes each socket it is given for one of TCP, and says at each answer that it is not */
+    if (strncmp(fmt, "Setting %s option", 17) == 0 || strncmp(fmt, "Failed to push", 14) == 0)
+        return;
     sbuf_vfmt(&b, fmt, ap);
     while (b.len > 0 && b.data[b.len - 1] == '\n')
         b.data[--b.len] = '\0';

@@ -22,6 +22,7 @@ struct http_options {
     gid_t admin_gid;                    /* PEER_NO_GROUP: none */
     unsigned idle_s;                    /* LIMIT_HTTP_IDLE_S */
     struct quota *quota;                /* borrowed: of connections and requests */
+    bool read_only;                     /* the socket for dashboards: callers are struct caller's */
 };
 
 /* Serves from now on. */

@@ -15,18 +15,21 @@
 
 /*    method    pattern             role        body                          handler, … */
 const struct route routes_table[] = {
-    { "GET",    "/v1/version",      ROLE_USER,  NO_BODY,                      h_version },
-    { "GET",    "/v1/info",         ROLE_USER,  NO_BODY,                      h_info },
+    { "GET",    "/v1/version",      ROLE_USER,  NO_BODY,                      h_version,
+      ROUTE_READ_ONLY },
+    { "GET",    "/v1/info",         ROLE_USER,  NO_BODY,                      h_info,
+      ROUTE_READ_ONLY },
     { "GET",    "/v1/checks",       ROLE_USER,  NO_BODY,                      h_checks },
 
     { "GET",    "/v1/quota",        ROLE_USER,  NO_BODY,                      h_quota,
-      ROUTE_UNCOUNTED, "uid" },
+      ROUTE_UNCOUNTED | ROUTE_READ_ONLY, "uid" },
 
     { "GET",    "/v1/sandboxes",    ROLE_USER,  NO_BODY,                      h_sandbox_list,
-      0, "state label*" },
+      ROUTE_READ_ONLY, "state label*" },
     { "POST",   "/v1/sandboxes",    ROLE_USER,  BODY(LIMIT_BODY, create_req), h_sandbox_create,
       ROUTE_IDEM, ACTION(SANDBOX_CREATE) },
-    { "GET",    SANDBOX,            ROLE_OWNER, NO_BODY,                      h_sandbox_get },
+    { "GET",    SANDBOX,            ROLE_OWNER, NO_BODY,                      h_sandbox_get,
+      ROUTE_READ_ONLY },
     { "DELETE", SANDBOX,            ROLE_OWNER, NO_BODY,                      h_sandbox_delete,
       0, "force", ACTION(SANDBOX_RM) },
     { "POST",   SANDBOX "/start",   ROLE_OWNER, NO_BODY,                      h_sandbox_start,
@@ -73,8 +76,10 @@ const struct route routes_table[] = {
     { "DELETE", "/v1/policies/{name}", ROLE_USER, NO_BODY,
       h_named_policy_delete, ACTION(POLICY_UNDEFINE) },
 
-    { "GET",    "/v1/images",       ROLE_USER,  NO_BODY,                      h_image_list },
-    { "GET",    "/v1/images/{ref}", ROLE_USER,  NO_BODY,                      h_image_get },
+    { "GET",    "/v1/images",       ROLE_USER,  NO_BODY,                      h_image_list,
+      ROUTE_READ_ONLY },
+    { "GET",    "/v1/images/{ref}", ROLE_USER,  NO_BODY,                      h_image_get,
+      ROUTE_READ_ONLY },
     { "DELETE", "/v1/images/{ref}", ROLE_ADMIN, NO_BODY,                      h_image_delete,
       ACTION(IMAGE_RM) },
 
