@@ -11,6 +11,7 @@
 #include "daemon/idem.h"
 #include "daemon/notify.h"
 #include "daemon/peer.h"
+#include "daemon/space.h"
 #include "daemon/view.h"
 #include "daemon/vm.h"
 #include "daemon/worker.h"
@@ -93,6 +94,7 @@ int daemon_claim(struct daemon *d, struct config *config, struct err *e)
     if (make_dir(d->config.state_dir, e) < 0 || make_dir(d->config.runtime_dir, e) < 0 ||
         lock_state(d, e) < 0 || view_open(&d->config, e) < 0)
         return -1;
+    space_room_use(d->config.state_dir);
     return 0;
 }
 
@@ -139,6 +141,15 @@ int daemon_settle(struct daemon *d, bool serves, struct err *e)
     return vms_new(&deps, &d->vms, e);
 }
 
+/* Room on the disk: for the next start first, then for what is noted while there is no other. */
+static void keep_room(void *ctx, const char *id, const char *detail)
+{
+    const struct daemon *d = ctx;
+
+    space_room_keep(d->config.state_dir);
+    store_reserve(d->store);
+}
+
 int daemon_start(struct daemon *d, struct err *e)
 {
     if (daemon_settle(d, true, e) < 0)
@@ -146,6 +157,7 @@ int daemon_start(struct daemon *d, struct err *e)
     struct http_options o = { .daemon = d, .routes = routes_table, .listen_fd = d->listen_fd,
                               .admin_gid = d->admin_gid, .idle_s = LIMIT_HTTP_IDLE_S,
                               .quota = d->quota };
+    worker_post(d->worker, keep_room, d, "room", NULL);
     if (http_new(&o, &d->http, e) < 0 || d->readonly_fd < 0)
         return d->http ? 0 : -1;
     o.listen_fd = d->readonly_fd;
@@ -166,6 +178,7 @@ void daemon_tick(struct daemon *d)
     http_sweep(d->http);
     if (d->readonly)
         http_sweep(d->readonly);
+    worker_post(d->worker, keep_room, d, "room", NULL);
     if (d->audit)
         worker_post(d->worker, sync_audit, d->audit, "audit", NULL);
 }

@@ -400,6 +400,19 @@ int store_open_look(const char *path, struct store **ret, struct err *e)
     return 0;
 }
 
+/* The log begins anew after 1,000 pages, in the blocks that it has: more than that many it does not
+ * need before what is in it can be moved to the database. */
+#define WAL_ROOM (1100 * (4096 + 24))
+
+void store_reserve(struct store *st)
+{
+    const char *wal = sqlite3_filename_wal(sqlite3_db_filename(st->db, "main"));
+    autoclose int fd = open(wal, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+
+    if (fd >= 0)
+        (void)fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, WAL_ROOM);
+}
+
 void store_close(struct store *st)
 {
     if (!st)
