@@ -93,6 +93,11 @@ static enum err_code sys_code(int sys, enum err_code code)
         return ERR_NO_SPACE;
     case ETIMEDOUT:
         return ERR_TIMEOUT;
+    case EMFILE:
+    case ENFILE:
+        return ERR_UNAVAILABLE;
+    case EROFS:
+        return code == ERR_INTERNAL ? ERR_UNAVAILABLE : code;
     default:
         return code;
     }

@@ -35,6 +35,7 @@
     X(ERR_DENIED,             "permission_denied",      403, 125)         \
     X(ERR_WORKSPACE_DENIED,   "workspace_denied",       403, 125)         \
     X(ERR_POLICY_CEILING,     "policy_ceiling",         403, 125)         \
+    X(ERR_READ_ONLY,          "read_only",              403, 125)         \
     X(ERR_ROUTE_NOT_FOUND,    "route_not_found",        404, 125)         \
     X(ERR_SANDBOX_NOT_FOUND,  "sandbox_not_found",      404, 125)         \
     X(ERR_EXEC_NOT_FOUND,     "exec_not_found",         404, 125)         \
@@ -87,8 +88,9 @@ struct err {
 #define ERR_INIT ((struct err){ .code = ERR_NONE })
 
 /* Sets the error; cuts what is too long. Always returns -1, so that `return err_set(e, …)` reads
- * well. err_sys() appends ": " and the text of the errno value, and maps ENOMEM, ENOSPC/EDQUOT and
- * ETIMEDOUT to their own codes; everything else becomes `code`. */
+ * well. err_sys() appends ": " and the text of the errno value, and maps ENOMEM, ENOSPC/EDQUOT,
+ * ETIMEDOUT, EMFILE/ENFILE (ERR_UNAVAILABLE) and what would be ERR_INTERNAL of EROFS (the same) to
+ * their own codes; everything else becomes `code`. */
 int err_set(struct err *e, enum err_code code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4), cold));
 int err_sys(struct err *e, enum err_code code, int sys, const char *fmt, ...)

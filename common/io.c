@@ -264,8 +264,11 @@ int io_mkdir(const char *path, mode_t mode, struct err *e)
         /* the umask has no say in who may enter */
         autoclose int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
-        if (fd < 0 || fchmod(fd, mode) < 0)
-            return err_sys(e, ERR_INTERNAL, errno, "cannot set the mode of %s", path);
+        if (fd < 0 || fchmod(fd, mode) < 0) {
+            err_sys(e, ERR_INTERNAL, errno, "cannot set the mode of %s", path);
+            rmdir(path);    /* else the next one takes it as it is */
+            return -1;
+        }
         return 0;
     }
     if (errno != EEXIST)

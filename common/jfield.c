@@ -6,6 +6,7 @@
 #include "common/parse.h"
 
 #include <jansson.h>
+#include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,8 +33,64 @@ static void json_release(json_t **j)
 }
 #define autojson __attribute__((cleanup(json_release)))
 
+/* ---- memory of the library ---- */
+
+/* jansson (2.14) does not look whether the text of a token could be kept, and then reads beyond its
+ * end. So while it parses it never sees an allocation fail: we leave it by longjmp(), and free what
+ * it had. What is parsed is freed by the thread that parsed it. */
+struct block { struct block *next, *prev; };    /* two pointers keep what follows aligned */
+
+static _Thread_local struct block parsed;       /* head of a ring; zeroes: not begun */
+static _Thread_local jmp_buf give_up;
+static _Thread_local bool parsing;
+
+static void *library_malloc(size_t n)
+{
+    struct block *b = n < SIZE_MAX - sizeof(*b) ? malloc(sizeof(*b) + n) : NULL;
+
+    if (!b && parsing)
+        longjmp(give_up, 1);
+    if (!b)
+        return NULL;
+    *b = (struct block){ b, b };
+    if (parsing) {
+        *b = (struct block){ parsed.next, &parsed };
+        parsed.next = b->next->prev = b;
+    }
+    return b + 1;
+}
+
+static void library_free(void *p)
+{
+    struct block *b = p;
+
+    if (!b--)
+        return;
+    b->prev->next = b->next;
+    b->next->prev = b->prev;
+    free(b);
+}
+
+/* NULL with error->text[0] 0: out of memory. */
+static json_t *load(const char *text, size_t len, json_error_t *error)
+{
+    parsed = (struct block){ &parsed, &parsed };
+    if (setjmp(give_up)) {
+        parsing = false;
+        while (parsed.next != &parsed)
+            library_free(parsed.next + 1);
+        error->text[0] = '\0';
+        return NULL;
+    }
+    parsing = true;
+    json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, error);
+    parsing = false;
+    return root;
+}
+
 void json_init(void)
 {
+    json_set_alloc_funcs(library_malloc, library_free);
     json_object_seed(0);
 }
 
@@ -562,8 +619,8 @@ static int decode_text(const struct decoder *d, const struct jfield *table, cons
     set_defaults(table, out);
     if (!depth_ok(text, len))
         return err_set(e, ERR_JSON, "not valid JSON here: more than %d levels", LIMIT_JSON_DEPTH);
-    root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
-    if (!root && json_error_code(&error) == json_error_out_of_memory)
+    root = load(text, len, &error);
+    if (!root && error.text[0] == '\0')
         return err_nomem(e);
     /* JSON, but no field's value */
     if (!root && json_error_code(&error) == json_error_numeric_overflow)

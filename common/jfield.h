@@ -78,5 +78,5 @@ int json_decode_lenient(const struct jfield *table, const char *text, size_t len
 int json_encode(const struct jfield *table, const void *in, struct sbuf *b, struct err *e);
 /* Frees all that the table owns and zeroes it. `size` of the struct. */
 void json_done(const struct jfield *table, void *obj, size_t size);
-/* Seeds jansson's hash; call before the first thread. */
+/* Sets jansson up, its hash and its allocations; call before the first thread. */
 void json_init(void);

@@ -224,15 +224,22 @@ void sbuf_text(struct sbuf *b, const void *text, size_t len)
     add_plain(b, text, len, false);
 }
 
-int sbuf_take(struct sbuf *b, char **ret_string, struct err *e)
+int sbuf_check(const struct sbuf *b, struct err *e)
 {
-    sbuf_add(b, "", 0);     /* gives an empty builder its NUL */
     if (b->failed == ENOMEM)
         return err_nomem(e);
     if (b->failed == EINVAL)
         return err_set(e, ERR_INVALID, "the text has bytes that XML cannot hold");
     if (b->failed)
         return err_set(e, ERR_TOO_LARGE, "the text is longer than %zu bytes", b->max);
+    return 0;
+}
+
+int sbuf_take(struct sbuf *b, char **ret_string, struct err *e)
+{
+    sbuf_add(b, "", 0);     /* gives an empty builder its NUL */
+    if (sbuf_check(b, e) < 0)
+        return -1;
     *ret_string = b->data;
     *b = (struct sbuf){ .max = b->max };
     return 0;

@@ -38,8 +38,10 @@ void sbuf_log(struct sbuf *b, const void *text, size_t len);
 void sbuf_text(struct sbuf *b, const void *text, size_t len); /* for terminals: as sbuf_log without
                                                                  quotes */
 
-/* Moves the string out and leaves the builder empty. -1: it failed on the way (ERR_NO_MEMORY,
- * ERR_TOO_LARGE or ERR_INVALID). */
+/* -1: it failed on the way (ERR_NO_MEMORY, ERR_TOO_LARGE or ERR_INVALID). To be asked before
+ * sbuf_str() is used as a path or a command: that is "" then. */
+int sbuf_check(const struct sbuf *b, struct err *e);
+/* The same, and moves the string out and leaves the builder empty. */
 int sbuf_take(struct sbuf *b, char **ret_string, struct err *e);
 /* Borrowed view, never NULL; NULL-terminated; "" when empty or failed. */
 const char *sbuf_str(const struct sbuf *b);

@@ -117,6 +117,9 @@ static const struct jfield config_table[] = {
     JF(struct config, runtime_dir, JT_STR, .check = is_dir, .rule = DIR_RULE),
     JF(struct config, socket, JT_STR, .check = is_path, .rule = "an absolute path"),
     JF(struct config, socket_group, JT_STR, .check = is_group, .rule = GROUP_RULE),
+    JF(struct config, readonly_socket, JT_STR, .check = is_path_or_empty,
+       .rule = "an absolute path, or empty"),
+    JF(struct config, readonly_group, JT_STR, .check = is_group, .rule = GROUP_RULE),
     JF(struct config, admin_group, JT_STR, .check = is_group, .rule = GROUP_RULE),
     JF(struct config, libvirt_uri, JT_STR, .check = is_uri, .rule = "\"embed\" or qemu:///…"),
     JF(struct config, accel, JT_STR, .check = is_accel, .rule = "auto, kvm or tcg"),
@@ -193,6 +196,8 @@ static int fill_defaults(struct config *c, struct err *e)
     quota_defaults(&c->quota, &host);
     if (set_default(&c->socket, sbuf_str(&socket), e) < 0 ||
         set_default(&c->socket_group, "sandbox", e) < 0 ||
+        set_default(&c->readonly_socket, "", e) < 0 ||
+        set_default(&c->readonly_group, "", e) < 0 ||
         set_default(&c->admin_group, "", e) < 0 ||
         set_default(&c->libvirt_uri, "embed", e) < 0 || set_default(&c->accel, "auto", e) < 0 ||
         set_default(&c->machine, "microvm", e) < 0 ||

@@ -18,6 +18,8 @@ struct config {
     char *runtime_dir;      /* /run/sandboxd */
     char *socket;           /* <runtime_dir>/sandboxd.sock */
     char *socket_group;     /* "sandbox"; "" = root's group */
+    char *readonly_socket;  /* for dashboards: reads, all sandboxes; "" none */
+    char *readonly_group;   /* "" = root's group */
     char *admin_group;      /* "" none: members see all sandboxes */
     char *libvirt_uri;      /* "embed" (qemu:///embed?root=<state_dir>/libvirt) or libvirt's URI */
     char *accel;            /* auto kvm tcg */

@@ -13,6 +13,7 @@
 #include "daemon/meter.h"
 #include "daemon/notify.h"
 #include "daemon/peer.h"
+#include "daemon/space.h"
 #include "daemon/view.h"
 #include "daemon/vm.h"
 #include "daemon/worker.h"
@@ -23,7 +24,6 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
-#define FIRST_PASSED 3
 #define EVENTS_STOP_MS 1000     /* what waits to be written, when a request does not end */
 #define START_SECONDS 90        /* libvirt's first start takes 7; guests found are greeted */
 
@@ -54,40 +54,57 @@ static int lock_state(struct daemon *d, struct err *e)
     return err_hint(e, "stop it, or give this one a state_dir of its own");
 }
 
-static int open_socket(struct daemon *d, int n_passed, struct err *e)
+/* A socket that was passed, or a new one of our own. */
+static int open_one(int passed, const char *path, const char *group_name, const char *key,
+                    int *ret_fd, bool *ret_passed, struct err *e)
 {
     gid_t group = PEER_NO_GROUP;
 
-    if (peer_group(d->config.admin_group, &d->admin_gid, e) < 0)
-        return err_wrap(e, "admin_group");
-    if (n_passed > 1)
-        return err_set(e, ERR_INVALID, "%d sockets were passed, one is expected", n_passed);
-    if (n_passed == 1) {
-        if (!notify_is_listener(FIRST_PASSED))
+    if (passed >= 0) {
+        if (!notify_is_listener(passed))
             return err_set(e, ERR_INVALID, "what was passed is not a listening Unix socket");
-        d->listen_fd = FIRST_PASSED;
-        d->socket_passed = true;
+        *ret_fd = passed;
+        *ret_passed = true;
         return 0;
     }
-    if (peer_group(d->config.socket_group, &group, e) < 0)
-        return err_wrap(e, "socket_group");
-    return http_listen(d->config.socket, group == PEER_NO_GROUP ? 0 : group, &d->listen_fd, e);
+    if (peer_group(group_name, &group, e) < 0)
+        return err_wrap(e, "%s", key);
+    return http_listen(path, group == PEER_NO_GROUP ? 0 : group, ret_fd, e);
+}
+
+static int open_sockets(struct daemon *d, const struct notify_fds *passed, struct err *e)
+{
+    const struct config *c = &d->config;
+
+    if (peer_group(c->admin_group, &d->admin_gid, e) < 0)
+        return err_wrap(e, "admin_group");
+    if (strcmp(c->socket, c->readonly_socket) == 0)
+        return err_set(e, ERR_INVALID, "readonly_socket: is the same as socket");
+    if (open_one(passed->socket, c->socket, c->socket_group, "socket_group", &d->listen_fd,
+                 &d->socket_passed, e) < 0)
+        return -1;
+    if (passed->readonly < 0 && !c->readonly_socket[0])
+        return 0;
+    return open_one(passed->readonly, c->readonly_socket, c->readonly_group, "readonly_group",
+                    &d->readonly_fd, &d->readonly_passed, e);
 }
 
 int daemon_claim(struct daemon *d, struct config *config, struct err *e)
 {
     *d = (struct daemon){ .config = *config, .lock_fd = -1, .listen_fd = -1,
-                          .admin_gid = PEER_NO_GROUP };
+                          .readonly_fd = -1, .admin_gid = PEER_NO_GROUP };
     *config = (struct config){ 0 };
     if (make_dir(d->config.state_dir, e) < 0 || make_dir(d->config.runtime_dir, e) < 0 ||
         lock_state(d, e) < 0 || view_open(&d->config, e) < 0)
         return -1;
+    space_room_use(d->config.state_dir);
     return 0;
 }
 
-int daemon_prepare(struct daemon *d, struct config *config, int n_passed, struct err *e)
+int daemon_prepare(struct daemon *d, struct config *config, const struct notify_fds *passed,
+                   struct err *e)
 {
-    return daemon_claim(d, config, e) < 0 ? -1 : open_socket(d, n_passed, e);
+    return daemon_claim(d, config, e) < 0 ? -1 : open_sockets(d, passed, e);
 }
 
 static int open_audit(struct daemon *d, bool serves, struct err *e)
@@ -145,6 +162,15 @@ int daemon_settle(struct daemon *d, bool serves, struct err *e)
     return vms_new(&deps, &d->vms, e);
 }
 
+/* Room on the disk: for the next start first, then for what is noted while there is no other. */
+static void keep_room(void *ctx, const char *id, const char *detail)
+{
+    const struct daemon *d = ctx;
+
+    space_room_keep(d->config.state_dir);
+    store_reserve(d->store);
+}
+
 int daemon_start(struct daemon *d, struct err *e)
 {
     if (daemon_settle(d, true, e) < 0)
@@ -152,7 +178,12 @@ int daemon_start(struct daemon *d, struct err *e)
     struct http_options o = { .daemon = d, .routes = routes_table, .listen_fd = d->listen_fd,
                               .admin_gid = d->admin_gid, .idle_s = LIMIT_HTTP_IDLE_S,
                               .quota = d->quota, .meter = d->meter };
+    worker_post(d->worker, keep_room, d, "room", NULL);
     if (http_new(&o, &d->http, e) < 0)
+        return -1;
+    o.listen_fd = d->readonly_fd;
+    o.read_only = true;
+    if (d->readonly_fd >= 0 && http_new(&o, &d->readonly, e) < 0)
         return -1;
     vms_keep(d->vms);
     return 0;
@@ -169,6 +200,9 @@ static void sync_audit(void *ctx, const char *id, const char *detail)
 void daemon_tick(struct daemon *d)
 {
     http_sweep(d->http);
+    if (d->readonly)
+        http_sweep(d->readonly);
+    worker_post(d->worker, keep_room, d, "room", NULL);
     if (d->audit)
         worker_post(d->worker, sync_audit, d->audit, "audit", NULL);
 }
@@ -188,6 +222,9 @@ static bool none_running(struct daemon *d)
 bool daemon_stop(struct daemon *d)
 {
     /* no new connections; streams end; requests finish */
+    if (d->readonly && !http_stop(d->readonly, HTTP_STOP_MS / 3))
+        return false;
+    http_free(take_ptr(d->readonly));
     if (d->http && !http_stop(d->http, HTTP_STOP_MS)) {
         events_flush(d->events, EVENTS_STOP_MS);
         return false;
@@ -195,7 +232,10 @@ bool daemon_stop(struct daemon *d)
     http_free(take_ptr(d->http));
     if (!d->socket_passed && d->listen_fd >= 0)
         unlink(d->config.socket);
+    if (!d->readonly_passed && d->readonly_fd >= 0)
+        unlink(d->config.readonly_socket);
     fd_close(take_fd(&d->listen_fd));
+    fd_close(take_fd(&d->readonly_fd));
     /* channels, watches and libvirt close; what was posted is finished; then the objects go */
     bool unused = none_running(d);
     if (d->vms)

@@ -25,8 +25,8 @@ struct worker;
 struct daemon {
     struct config config;       /* owned */
     int lock_fd;                /* owned: state_dir/lock */
-    int listen_fd;              /* owned */
-    bool socket_passed;         /* by the service manager: not ours to remove */
+    int listen_fd, readonly_fd; /* owned; the second may be -1 */
+    bool socket_passed, readonly_passed;    /* by the service manager: not ours to remove */
     gid_t admin_gid;            /* PEER_NO_GROUP: none */
     struct store *store;        /* owned, as all below, in the order of their start */
     struct audit *audit;        /* NULL: it is off */
@@ -39,14 +39,17 @@ struct daemon {
     struct egress *egress;
     struct vms *vms;
     struct http *http;
+    struct http *readonly;      /* NULL: no such socket */
     int64_t started_at;         /* microseconds since the epoch */
 };
 
 /* Takes the configuration over (cleared). Before there is a second thread: directories, the lock on
  * the state directory (one daemon each), mounts. */
 int daemon_claim(struct daemon *d, struct config *config, struct err *e);
-/* The same, and the socket. n_passed: sockets from fd 3 on. */
-int daemon_prepare(struct daemon *d, struct config *config, int n_passed, struct err *e);
+/* The same, and the sockets: those that were passed, else those of the configuration. */
+struct notify_fds;
+int daemon_prepare(struct daemon *d, struct config *config, const struct notify_fds *passed,
+                   struct err *e);
 /* After either: opens the database, starts threads, connects libvirt, finds its sandboxes again and
  * repairs what is not in order. All but serving: `sandboxd fsck --repair` stops here, and with
  * `serves` false the audit log says so. */

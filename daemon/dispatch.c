@@ -101,12 +101,12 @@ static int check_query(const struct call *c, struct err *e)
 }
 
 /* Nothing is done, so what cannot be recorded of it changes nothing: the log has said so. */
-static int deny(struct call *c, struct err *e)
+static int deny(struct call *c, enum err_code code, const char *why, struct err *e)
 {
     struct err ignored = ERR_INIT;
 
-    (void)audit_call_end(c, ERR_DENIED, &ignored);
-    return err_set(e, ERR_DENIED, "only root and members of the admin group may do this");
+    (void)audit_call_end(c, code, &ignored);
+    return err_set(e, code, "%s", why);
 }
 
 int dispatch_head(struct call *c, const struct route *table, const char *raw_target, struct err *e)
@@ -114,8 +114,10 @@ int dispatch_head(struct call *c, const struct route *table, const char *raw_tar
     if (target_parse(raw_target, &c->target, e) < 0 || find_route(c, table, e) < 0 ||
         check_query(c, e) < 0)
         return -1;
+    if (c->caller.read_only && !(c->route->flags & ROUTE_READ_ONLY))
+        return deny(c, ERR_READ_ONLY, "the read-only socket does not serve this", e);
     if (c->route->role == ROLE_ADMIN && !c->caller.admin)
-        return deny(c, e);
+        return deny(c, ERR_DENIED, "only root and members of the admin group may do this", e);
     if ((c->route->flags & ROUTE_UPGRADE) && !c->upgrade) {
         err_set(e, ERR_UPGRADE_REQUIRED, "this route needs HTTP/1.1 with an upgrade");
         return err_hint(e, "send Connection: Upgrade and Upgrade: sbx-stream");

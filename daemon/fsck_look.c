@@ -67,6 +67,8 @@ int fsck_daemon_runs(const struct config *c, bool *ret, struct err *e)
     autosbuf struct sbuf path = SBUF(LIMIT_PATH);
 
     sbuf_fmt(&path, "%s/lock", c->state_dir);
+    if (sbuf_check(&path, e) < 0)
+        return -1;
     autoclose int fd = open(sbuf_str(&path), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     *ret = false;
     if (fd < 0)
@@ -83,11 +85,13 @@ int fsck_daemon_runs(const struct config *c, bool *ret, struct err *e)
 
 /* --- directories --- */
 
-static int open_list(const char *path, DIR **ret, struct err *e)
+static int open_list(const struct sbuf *path, DIR **ret, struct err *e)
 {
-    *ret = opendir(path);
+    if (sbuf_check(path, e) < 0)
+        return -1;
+    *ret = opendir(sbuf_str(path));
     if (!*ret && errno != ENOENT && errno != ENOTDIR)
-        return err_sys(e, ERR_INTERNAL, errno, "cannot read %s", path);
+        return err_sys(e, ERR_INTERNAL, errno, "cannot read %s", sbuf_str(path));
     return 0;
 }
 
@@ -98,7 +102,7 @@ static int look_at_rings(struct world *w, const char *dir, const char *id, struc
     struct dirent *de;
 
     sbuf_fmt(&path, "%s/%s/execs", dir, id);
-    if (open_list(sbuf_str(&path), &d, e) < 0)
+    if (open_list(&path, &d, e) < 0)
         return -1;
     while (d && (de = readdir(d))) {
         char exec[LIMIT_ID + 1] = "";
@@ -118,7 +122,7 @@ static int look_at_sandboxes(struct world *w, const char *base, bool runtime, st
     struct dirent *de;
 
     sbuf_fmt(&dir, "%s/sandboxes", base);
-    if (open_list(sbuf_str(&dir), &d, e) < 0)
+    if (open_list(&dir, &d, e) < 0)
         return -1;
     while (d && (de = readdir(d))) {
         autosbuf struct sbuf disk = SBUF(LIMIT_PATH), half = SBUF(LIMIT_PATH);
@@ -128,6 +132,8 @@ static int look_at_sandboxes(struct world *w, const char *base, bool runtime, st
         if (runtime && look_at_rings(w, sbuf_str(&dir), de->d_name, e) < 0)
             return -1;
         sbuf_fmt(&disk, "%s/vm/disk.qcow2", de->d_name);
+        if (sbuf_check(&disk, e) < 0)
+            return -1;
         if (!runtime && faccessat(dirfd(d), sbuf_str(&disk), F_OK, AT_SYMLINK_NOFOLLOW) == 0)
             world_add(w, TH_DISK, de->d_name);
         sbuf_fmt(&half, "%s/disk.tmp", de->d_name);
@@ -146,7 +152,7 @@ static int look_at_names(struct world *w, const char *base, const char *below,
     struct dirent *de;
 
     sbuf_fmt(&dir, "%s/%s", base, below);
-    if (open_list(sbuf_str(&dir), &d, e) < 0)
+    if (open_list(&dir, &d, e) < 0)
         return -1;
     while (d && (de = readdir(d))) {
         char id[LIMIT_ID + 1] = "";
@@ -214,6 +220,8 @@ static int look_at_domains(struct world *w, const struct config *c, struct err *
         sbuf_fmt(&root, "%s/libvirt", c->state_dir);
     else
         return look_at_libvirtd(w, c->libvirt_uri, e);
+    if (sbuf_check(&root, e) < 0)
+        return -1;
     return virt_embed_list(sbuf_str(&root), on_domain, w, e);
 }
 
@@ -225,6 +233,8 @@ static int look_at_host(struct world *w, const struct config *c, struct err *e)
 
     sbuf_fmt(&state, "%s/sandboxes", c->state_dir);
     sbuf_fmt(&runtime, "%s/sandboxes", c->runtime_dir);
+    if (sbuf_check(&state, e) < 0 || sbuf_check(&runtime, e) < 0)
+        return -1;
     const struct stray_range range = {
         .state_dir = sbuf_str(&state),
         .runtime_dir = sbuf_str(&runtime),
@@ -282,7 +292,8 @@ static int look_at_rows(struct world *w, const struct config *c, struct err *e)
     autotype(lookstore) struct store *st = NULL;
 
     sbuf_fmt(&path, "%s/sandboxd.db", c->state_dir);
-    if (store_open_look(sbuf_str(&path), &st, e) < 0 || store_check(st, on_fault, w, e) < 0)
+    if (sbuf_check(&path, e) < 0 || store_open_look(sbuf_str(&path), &st, e) < 0 ||
+        store_check(st, on_fault, w, e) < 0)
         return -1;
     if (store_vm_list(st, &w->rows, &w->n_rows, e) < 0 ||
         store_image_list(st, &w->images, &w->n_images, e) < 0)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * All figures at once, for Prometheus. Everybody gets those of his own sandboxes; root and the
- * admin group get those of all, and the daemon's. What a sandbox uses is looked up as for its
- * stats, so no guest is waited for.
+ * All figures at once, for Prometheus. Everybody gets those of his own sandboxes; root, the admin
+ * group and the read-only socket get those of all, and the daemon's. What a sandbox uses is looked
+ * up as for its stats, so no guest is waited for.
  */
 #include "common/auto.h"
 #include "common/io.h"
@@ -355,7 +355,7 @@ int h_metrics(struct call *c, struct err *e)
     put_owners(&b, &owners);
     for (size_t i = 0; i < ARRAY_SIZE(families); i++)
         put_family(&b, &families[i], &samples);
-    if (c->caller.admin)
+    if (c->caller.admin || c->caller.read_only)
         put_daemon(&b, c->daemon);
     size_t len = b.len;
     if (sbuf_take(&b, &text, e) < 0)

@@ -16,11 +16,24 @@ static int reply_sandbox_done(struct call *c, int status, struct api_sandbox *s,
     return r;
 }
 
+/* Who comes by the read-only socket sees which variables there are, and no value. */
+static void veil(const struct call *c, struct api_sandbox *s)
+{
+    for (size_t i = 0; c->caller.read_only && i < s->env.n; i++) {
+        char *value = strchr(s->env.items[i], '=');
+        if (value)
+            value[1] = '\0';
+    }
+}
+
 static int reply_vm(struct call *c, struct err *e)
 {
     struct api_sandbox s = { 0 };
 
-    return vm_describe(c->vm, &s, e) < 0 ? -1 : reply_sandbox_done(c, 200, &s, e);
+    if (vm_describe(c->vm, &s, e) < 0)
+        return -1;
+    veil(c, &s);
+    return reply_sandbox_done(c, 200, &s, e);
 }
 
 /* --- list --- */
@@ -71,6 +84,7 @@ int h_sandbox_list(struct call *c, struct err *e)
     struct api_sandbox *s = l.sandboxes.items;
     size_t kept = 0;
     for (size_t i = 0; i < l.sandboxes.n; i++) {
+        veil(c, &s[i]);
         if (is_wanted(c, &s[i]))
             s[kept++] = s[i];
         else

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * How a request travels: libmicrohttpd calls on_target() with the untouched request target, where a
- * call is made; on_request() first with the headers (every check that needs no body happens there,
- * so that a body that will be refused is not read), then with pieces of the body, then once more,
- * where the router runs; on_done() when the last byte is out or the client gone. All of it on the
- * connection's thread.
+ * How a request travels: on_accepted() asks who connects and whether he may have one more, and
+ * gives the connection to the library (gate's thread). libmicrohttpd calls on_target() with the
+ * untouched request target, where a call is made; on_request() first with the headers (every check
+ * that needs no body happens there, so that a body that will be refused is not read), then with
+ * pieces of the body, then once more, where the router runs; on_done() when the last byte is out or
+ * the client gone. All of this on the connection's thread.
  *
  * The library looks at nothing while a handler runs, so what waits for long watches the socket
  * itself (call_wait_gone). It also has no limit for the time a request takes as long as bytes
@@ -22,6 +23,7 @@
 #include "common/name.h"
 #include "common/parse.h"
 #include "common/stream.h"
+#include "daemon/gate.h"
 #include "daemon/idem.h"
 #include "daemon/meter.h"
 #include "daemon/peer.h"
@@ -45,6 +47,7 @@ struct conn {
     int fd;                     /* borrowed from the library, which closes it after on_connection */
     struct caller caller;       /* constant */
     struct err refused;         /* constant; code set: every request gets it */
+    bool attached;              /* the library knows it; guarded by the lock of http */
     struct quota_charge charge;
     enum phase phase;           /* guarded by the lock of http, as the next one */
     int64_t waiting_since;      /* milliseconds; in PHASE_WAITING */
@@ -53,6 +56,7 @@ struct conn {
 struct http {
     struct http_options o;
     struct MHD_Daemon *mhd;
+    struct gate *gate;          /* owned; NULL once we stop */
     int stop_fd;                /* owned eventfd: readable once we stop */
     pthread_mutex_t lock;       /* a leaf; guards all below and each connection's phase */
     pthread_cond_t idle;        /* n_active is 0; CLOCK_MONOTONIC */
@@ -119,50 +123,22 @@ static void new_request_id(struct caller *caller, struct err *e)
         memcpy(caller->request, "0000000000000000", LIMIT_ID + 1);
 }
 
-/* One user too many times: told so on the spot, before the library reads a byte. */
-static void turn_away(const struct http *h, const struct conn *conn, const struct err *e)
+/* Too many: told so on the spot, before a byte is read or a thread begun. */
+static void turn_away(void *arg, int fd, const struct err *e)
 {
-    struct call c = { .daemon = h->o.daemon, .caller = conn->caller };
+    struct http *h = arg;
+    struct call c = { .daemon = h->o.daemon };
     struct err ignored = ERR_INIT;
 
+    if (peer_read(fd, h->o.admin_gid, &c.caller, &ignored) < 0)
+        c.caller.id.uid = (uid_t)-1;
     new_request_id(&c.caller, &ignored);
-    answer_by_hand(conn->fd, &c, e);
+    answer_by_hand(fd, &c, e);
     call_done(&c);
-    shutdown(conn->fd, SHUT_RDWR);
 }
 
-static void conn_open(struct http *h, struct MHD_Connection *mc, void **ctx)
+static void unlink_conn(struct http *h, struct conn *conn)
 {
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(mc, MHD_CONNECTION_INFO_CONNECTION_FD);
-    static const struct quota_use one = { .n = { [QUOTA_CONNECTIONS] = 1 } };
-    struct conn *conn = calloc(1, sizeof(*conn));
-    struct err over = ERR_INIT;
-
-    *ctx = conn;
-    if (conn)
-        meter_connection(h->o.meter, 1);
-    if (!conn || !info)
-        return;
-    conn->fd = info->connect_fd;
-    if (peer_read(conn->fd, h->o.admin_gid, &conn->caller, &conn->refused) < 0)
-        conn->caller.id.uid = (uid_t)-1;
-    conn->waiting_since = now_mono_ms();
-    int r = quota_take(h->o.quota, &conn->caller.id, &one, &conn->charge, &over);
-    pthread_mutex_lock(&h->lock);
-    conn->next = h->conns;
-    h->conns = conn;
-    pthread_mutex_unlock(&h->lock);
-    if (r < 0)
-        turn_away(h, conn, &over);
-}
-
-static void conn_close(struct http *h, struct conn *conn)
-{
-    if (!conn)
-        return;
-    set_phase(h, conn, PHASE_WAITING);
-    meter_connection(h->o.meter, -1);
     pthread_mutex_lock(&h->lock);
     for (struct conn **pp = &h->conns; *pp; pp = &(*pp)->next) {
         if (*pp == conn) {
@@ -171,8 +147,91 @@ static void conn_close(struct http *h, struct conn *conn)
         }
     }
     pthread_mutex_unlock(&h->lock);
+}
+
+static void conn_free(struct conn *conn)
+{
     quota_drop(&conn->charge, QUOTA_ALL);
     free(conn);
+}
+
+/* The caller's quota, and the room that is left for others. */
+static int admit(struct http *h, struct conn *conn, struct err *e)
+{
+    static const struct quota_use one = { .n = { [QUOTA_CONNECTIONS] = 1 } };
+
+    if (quota_take(h->o.quota, &conn->caller.id, &one, &conn->charge, e) < 0)
+        return -1;
+    if (quota_fair(h->o.quota, &conn->caller.id, QUOTA_CONNECTIONS, LIMIT_CONNECTIONS))
+        return 0;
+    err_set(e, ERR_UNAVAILABLE, "sandboxd has %d connections, and you many of them",
+            LIMIT_CONNECTIONS);
+    return err_hint(e, "close some: each attached command and each followed log is one");
+}
+
+/* Gate's thread. The library closes fd also when it fails. */
+static void on_accepted(void *arg, int fd)
+{
+    struct http *h = arg;
+    struct sockaddr_storage from = { .ss_family = AF_UNIX };
+    struct conn *conn = calloc(1, sizeof(*conn));
+    struct err e = ERR_INIT;
+
+    if (!conn) {
+        err_nomem(&e);
+        turn_away(h, fd, &e);
+        close(fd);
+        return;
+    }
+    conn->fd = fd;
+    if (peer_read(fd, h->o.admin_gid, &conn->caller, &conn->refused) < 0)
+        conn->caller.id.uid = (uid_t)-1;
+    conn->caller.read_only = h->o.read_only;
+    conn->caller.admin &= !h->o.read_only;
+    conn->waiting_since = now_mono_ms();
+    if (admit(h, conn, &e) < 0) {
+        turn_away(h, fd, &e);
+        close(fd);
+        conn_free(conn);
+        return;
+    }
+    pthread_mutex_lock(&h->lock);
+    conn->next = h->conns;
+    h->conns = conn;
+    pthread_mutex_unlock(&h->lock);
+    if (MHD_add_connection(h->mhd, fd, (const struct sockaddr *)&from, sizeof(from)) != MHD_YES) {
+        unlink_conn(h, conn);
+        conn_free(conn);
+    }
+}
+
+/* The library has begun with what on_accepted() gave it. */
+static void conn_open(struct http *h, struct MHD_Connection *mc, void **ctx)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(mc, MHD_CONNECTION_INFO_CONNECTION_FD);
+
+    *ctx = NULL;
+    pthread_mutex_lock(&h->lock);
+    for (struct conn *c = h->conns; c && info && !*ctx; c = c->next) {
+        if (c->fd == info->connect_fd && !c->attached) {
+            c->attached = true;
+            *ctx = c;
+        }
+    }
+    pthread_mutex_unlock(&h->lock);
+    if (*ctx)
+        meter_connection(h->o.meter, 1);
+}
+
+static void conn_close(struct http *h, struct conn *conn)
+{
+    if (!conn)
+        return;
+    meter_connection(h->o.meter, -1);
+    set_phase(h, conn, PHASE_WAITING);
+    unlink_conn(h, conn);
+    conn_free(conn);
 }
 
 static void on_connection(void *arg, struct MHD_Connection *mc, void **ctx,
@@ -522,6 +581,9 @@ static __attribute__((format(printf, 2, 0))) void on_log(void *arg, const char *
 {
     autosbuf struct sbuf b = SBUF(512);
 
+    /* it takes each socket it is given for one of TCP, and says at each answer that it is not */
+    if (strncmp(fmt, "Setting %s option", 17) == 0 || strncmp(fmt, "Failed to push", 14) == 0)
+        return;
     sbuf_vfmt(&b, fmt, ap);
     while (b.len > 0 && b.data[b.len - 1] == '\n')
         b.data[--b.len] = '\0';
@@ -555,11 +617,10 @@ int http_new(const struct http_options *o, struct http **ret, struct err *e)
     if (h->stop_fd >= 0)
         h->mhd = MHD_start_daemon(
             MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL |
-                MHD_USE_ITC | MHD_ALLOW_UPGRADE | MHD_USE_ERROR_LOG,
+                MHD_USE_ITC | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_UPGRADE | MHD_USE_ERROR_LOG,
             0, NULL, NULL, on_request, h,
             MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,   /* first, so that it is used for the rest */
-            MHD_OPTION_LISTEN_SOCKET, o->listen_fd,
-            MHD_OPTION_CONNECTION_LIMIT, (unsigned)LIMIT_CONNECTIONS,
+            MHD_OPTION_CONNECTION_LIMIT, 2u * LIMIT_CONNECTIONS,    /* ours is met before */
             MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)LIMIT_HTTP_MEMORY,
             MHD_OPTION_CONNECTION_TIMEOUT, o->idle_s,
             MHD_OPTION_THREAD_STACK_SIZE, (size_t)STACK_SIZE,
@@ -571,6 +632,13 @@ int http_new(const struct http_options *o, struct http **ret, struct err *e)
     if (!h->mhd) {
         free_parts(h);
         return err_set(e, ERR_INTERNAL, "cannot start the HTTP server");
+    }
+    const struct gate_options go = { .listen_fd = o->listen_fd, .take = on_accepted,
+                                     .refuse = turn_away, .arg = h };
+    if (gate_new(&go, &h->gate, e) < 0) {
+        MHD_stop_daemon(h->mhd);
+        free_parts(h);
+        return -1;
     }
     *ret = h;
     return 0;
@@ -604,7 +672,7 @@ bool http_stop(struct http *h, int64_t ms)
     uint64_t one = 1;
     bool idle;
 
-    (void)MHD_quiesce_daemon(h->mhd);
+    gate_free(take_ptr(h->gate));
     pthread_mutex_lock(&h->lock);
     h->stopping = true;
     (void)!write(h->stop_fd, &one, sizeof(one));

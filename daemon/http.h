@@ -3,9 +3,9 @@
  * http: connections on a Unix socket, one thread each, turned into calls of the router. The only
  * file with http.c that knows libmicrohttpd. Body and header sizes, the number of connections and
  * the time a request may take to arrive are bounded here; how many connections and requests one
- * user may have is quota.h's. Every answer bears
- * Sbx-Request-Id but those the library gives by itself: to what is not HTTP, and to a request line
- * or headers beyond LIMIT_HTTP_MEMORY.
+ * user may have, and who gets the last ones, is quota.h's; what happens at the door gate.h's. Every
+ * answer bears Sbx-Request-Id but those the library gives by itself: to what is not HTTP, and to a
+ * request line or headers beyond LIMIT_HTTP_MEMORY.
  */
 #pragma once
 
@@ -23,6 +23,7 @@ struct http_options {
     unsigned idle_s;                    /* LIMIT_HTTP_IDLE_S */
     struct quota *quota;                /* borrowed: of connections and requests */
     struct meter *meter;                /* borrowed; NULL: nothing is counted */
+    bool read_only;                     /* the socket for dashboards: callers are struct caller's */
 };
 
 /* Serves from now on. */

@@ -203,8 +203,8 @@ static int run(const struct args *args)
     sigset_t set;
 
     /* 1. what we inherit: descriptors, environment, signals, masks */
-    int passed = notify_listen_fds(&e);
-    if (passed < 0 || privs_clean(passed, &e) < 0)
+    struct notify_fds passed;
+    if (notify_listen_fds(&passed, &e) < 0 || privs_clean(passed.n, &e) < 0)
         return fail(&e, "cannot start");
     log_init("sandboxd", LOG_INFO);     /* again: the journal's socket was among the closed ones */
 
@@ -219,7 +219,7 @@ static int run(const struct args *args)
     }
 
     /* 3. what needs all privileges: directories, lock, mount namespace, socket */
-    if (daemon_prepare(&d, &config, passed, &e) < 0) {
+    if (daemon_prepare(&d, &config, &passed, &e) < 0) {
         (void)stop(&d);
         return fail(&e, "cannot start");
     }

@@ -3,16 +3,35 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
 #ifdef HAVE_LIBSYSTEMD
 #include <systemd/sd-daemon.h>
 
-int notify_listen_fds(struct err *e)
+int notify_listen_fds(struct notify_fds *ret, struct err *e)
 {
-    int n = sd_listen_fds(0);
-    return n < 0 ? err_sys(e, ERR_INVALID, -n, "sockets passed by the service manager") : n;
+    char **names = NULL;
+    int n = sd_listen_fds_with_names(0, &names), twice = 0;
+
+    *ret = (struct notify_fds){ .socket = -1, .readonly = -1 };
+    if (n < 0)
+        return err_sys(e, ERR_INVALID, -n, "sockets passed by the service manager");
+    ret->n = n;
+    for (int i = 0; i < n; i++) {
+        bool readonly = names && strcmp(names[i], NOTIFY_READONLY) == 0;
+        int *fd = readonly ? &ret->readonly : &ret->socket;
+        twice |= *fd >= 0;
+        *fd = SD_LISTEN_FDS_START + i;
+    }
+    for (int i = 0; names && i < n; i++)
+        free(names[i]);
+    free(names);
+    return twice ? err_set(e, ERR_INVALID, "%d sockets were passed: one is expected, and one that "
+                                           "is named " NOTIFY_READONLY " at most", n)
+                 : 0;
 }
 
 static void note(const char *text)
@@ -20,8 +39,9 @@ static void note(const char *text)
     (void)sd_notify(0, text);
 }
 #else
-int notify_listen_fds(struct err *e)
+int notify_listen_fds(struct notify_fds *ret, struct err *e)
 {
+    *ret = (struct notify_fds){ .socket = -1, .readonly = -1 };
     return 0;
 }
 

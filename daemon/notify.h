@@ -7,9 +7,12 @@
 
 #include "common/err.h"
 
-/* The number of descriptors passed to this process, from 3 on, 0 for none. Close-on-exec is set on
- * them. */
-int notify_listen_fds(struct err *e);
+/* Sockets passed to this process; -1: not that one. By the name that its unit gives
+ * (FileDescriptorName=): NOTIFY_READONLY, or any other for the socket that serves all. One of each
+ * at most, from descriptor 3 on: n of them. Close-on-exec is set. */
+#define NOTIFY_READONLY "readonly"
+struct notify_fds { int n, socket, readonly; };
+int notify_listen_fds(struct notify_fds *ret, struct err *e);
 /* True when fd is a listening Unix stream socket. */
 bool notify_is_listener(int fd);
 

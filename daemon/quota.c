@@ -294,6 +294,24 @@ int quota_count(struct quota *q, uid_t uid, const struct quota_use *use, struct 
     return a ? 0 : err_nomem(e);
 }
 
+bool quota_fair(struct quota *q, const struct identity *who, enum quota_what w, uint64_t total)
+{
+    uint64_t all = 0, mine = 0;
+
+    if (!q)
+        return true;
+    pthread_mutex_lock(&q->lock);
+    for (size_t i = 0; i < q->n; i++) {
+        all += q->accounts[i].used.n[w];
+        if (q->accounts[i].uid == who->uid)
+            mine = q->accounts[i].used.n[w];
+    }
+    pthread_mutex_unlock(&q->lock);
+    if (all > total)
+        return false;
+    return who->uid == 0 || total - all >= total / 4 || mine <= total - all;
+}
+
 void quota_drop(struct quota_charge *c, unsigned parts)
 {
     if (!c->quota)

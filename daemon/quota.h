@@ -98,6 +98,10 @@ int quota_take(struct quota *q, const struct identity *who, const struct quota_u
 /* The same without asking for limits, for what is there already. Fails for want of memory only. */
 int quota_count(struct quota *q, uid_t uid, const struct quota_use *use, struct quota_charge *c,
                 struct err *e);
+/* Of something that all share `total` of, after one more was taken: false when there are too many,
+ * or when of the last quarter somebody would take who has more than would be left. So whoever has
+ * few finds room, whatever a limit lets others have. Uid 0 is held to the total only. */
+bool quota_fair(struct quota *q, const struct identity *who, enum quota_what w, uint64_t total);
 /* Gives back what the charge has of these quotas. */
 void quota_drop(struct quota_charge *c, unsigned parts);
 

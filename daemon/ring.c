@@ -76,6 +76,19 @@ static int read_at(int fd, void *data, size_t len, off_t at, struct err *e)
     return 0;
 }
 
+/* The header of a file that has had no bytes yet; a full disk cuts it, and then it is written again
+ * when there is room. Anything else that is short is no file of ours. */
+static int begin_file(struct ring *r, const struct ring_header *h, size_t size, struct err *e)
+{
+    struct ring_header was;
+
+    if (size > 0 && read_at(r->fd, &was, size, 0, e) < 0)
+        return -1;
+    if (size > 0 && memcmp(&was, h, size) != 0)
+        return err_set(e, ERR_INTERNAL, "output file '%s' is damaged", r->name);
+    return write_at(r, h, sizeof(*h), 0, e);
+}
+
 int ring_open(int dirfd, const char *name, size_t size, struct ring **ret, struct err *e)
 {
     autoclose int fd = openat(dirfd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -97,13 +110,13 @@ int ring_open(int dirfd, const char *name, size_t size, struct ring **ret, struc
     r->size = size;
     r->circle = size + SLACK;
     struct ring_header h = { .magic = RING_MAGIC, .version = RING_VERSION, .size = size };
-    if (st.st_size == 0) {
-        if (write_at(r, &h, sizeof(h), 0, e) < 0)
+    if (st.st_size < (off_t)sizeof(h)) {
+        if (begin_file(r, &h, (size_t)st.st_size, e) < 0)
             return -1;
     } else {
-        if (st.st_size >= (off_t)sizeof(h) && read_at(fd, &h, sizeof(h), 0, e) < 0)
+        if (read_at(fd, &h, sizeof(h), 0, e) < 0)
             return -1;
-        if (st.st_size < (off_t)sizeof(h) || h.magic != RING_MAGIC || h.version != RING_VERSION ||
+        if (h.magic != RING_MAGIC || h.version != RING_VERSION ||
             h.size != size)
             return err_set(e, ERR_INTERNAL, "output file '%s' is damaged", name);
     }

@@ -15,18 +15,21 @@
 
 /*    method    pattern             role        body                          handler, … */
 const struct route routes_table[] = {
-    { "GET",    "/v1/version",      ROLE_USER,  NO_BODY,                      h_version },
-    { "GET",    "/v1/info",         ROLE_USER,  NO_BODY,                      h_info },
+    { "GET",    "/v1/version",      ROLE_USER,  NO_BODY,                      h_version,
+      ROUTE_READ_ONLY },
+    { "GET",    "/v1/info",         ROLE_USER,  NO_BODY,                      h_info,
+      ROUTE_READ_ONLY },
     { "GET",    "/v1/checks",       ROLE_USER,  NO_BODY,                      h_checks },
 
     { "GET",    "/v1/quota",        ROLE_USER,  NO_BODY,                      h_quota,
-      ROUTE_UNCOUNTED, "uid" },
+      ROUTE_UNCOUNTED | ROUTE_READ_ONLY, "uid" },
 
     { "GET",    "/v1/sandboxes",    ROLE_USER,  NO_BODY,                      h_sandbox_list,
-      0, "state label*" },
+      ROUTE_READ_ONLY, "state label*" },
     { "POST",   "/v1/sandboxes",    ROLE_USER,  BODY(LIMIT_BODY, create_req), h_sandbox_create,
       ROUTE_IDEM, ACTION(SANDBOX_CREATE) },
-    { "GET",    SANDBOX,            ROLE_OWNER, NO_BODY,                      h_sandbox_get },
+    { "GET",    SANDBOX,            ROLE_OWNER, NO_BODY,                      h_sandbox_get,
+      ROUTE_READ_ONLY },
     { "PATCH",  SANDBOX,            ROLE_OWNER, BODY(4 * KIB, update_req),    h_sandbox_update,
       ACTION(SANDBOX_UPDATE) },
     { "DELETE", SANDBOX,            ROLE_OWNER, NO_BODY,                      h_sandbox_delete,
@@ -40,7 +43,8 @@ const struct route routes_table[] = {
     { "GET",    SANDBOX "/logs",    ROLE_OWNER, NO_BODY,                      h_logs,
       ROUTE_STREAM, "source tail since follow" },
 
-    { "GET",    SANDBOX "/stats",   ROLE_OWNER, NO_BODY,                      h_stats },
+    { "GET",    SANDBOX "/stats",   ROLE_OWNER, NO_BODY,                      h_stats,
+      ROUTE_READ_ONLY },
 
     { "GET",    SANDBOX "/execs",   ROLE_OWNER, NO_BODY,                      h_exec_list },
     { "POST",   SANDBOX "/execs",   ROLE_OWNER, BODY(LIMIT_BODY, exec_req),   h_exec_create,
@@ -77,14 +81,17 @@ const struct route routes_table[] = {
     { "DELETE", "/v1/policies/{name}", ROLE_USER, NO_BODY,
       h_named_policy_delete, ACTION(POLICY_UNDEFINE) },
 
-    { "GET",    "/v1/images",       ROLE_USER,  NO_BODY,                      h_image_list },
-    { "GET",    "/v1/images/{ref}", ROLE_USER,  NO_BODY,                      h_image_get },
+    { "GET",    "/v1/images",       ROLE_USER,  NO_BODY,                      h_image_list,
+      ROUTE_READ_ONLY },
+    { "GET",    "/v1/images/{ref}", ROLE_USER,  NO_BODY,                      h_image_get,
+      ROUTE_READ_ONLY },
     { "DELETE", "/v1/images/{ref}", ROLE_ADMIN, NO_BODY,                      h_image_delete,
       ACTION(IMAGE_RM) },
 
     { "GET",    "/v1/stats",        ROLE_USER,  NO_BODY,                      h_stats_list,
-      0, "all" },
-    { "GET",    "/v1/metrics",      ROLE_USER,  NO_BODY,                      h_metrics },
+      ROUTE_READ_ONLY, "all" },
+    { "GET",    "/v1/metrics",      ROLE_USER,  NO_BODY,                      h_metrics,
+      ROUTE_READ_ONLY },
     { "GET",    "/v1/events",       ROLE_USER,  NO_BODY,                      h_events,
       ROUTE_STREAM, "since follow sandbox" },
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * routes: the table of all routes, and the router that checks a request against it. Method,
- * caller's role, query names, body limit and body fields are checked before a handler runs;
+ * caller's role, query names, body limit and body fields are checked before a handler runs, and
+ * whether a caller of the read-only socket is served at all: only where ROUTE_READ_ONLY says so;
  * tests/lint holds the table to api/openapi.yaml.
  */
 #pragma once
@@ -18,6 +19,7 @@ enum role {
 #define ROUTE_STREAM 1u     /* the answer may take as long as it likes */
 #define ROUTE_UPGRADE 2u    /* needs Upgrade: sbx-stream */
 #define ROUTE_IDEM 4u       /* takes Idempotency-Key */
+#define ROUTE_READ_ONLY 16u /* also by the read-only socket, for dashboards: no secret in it */
 #define ROUTE_UNCOUNTED 8u  /* not one of the requests a user may have: it tells of them */
 
 /* The handler returns 0 with a reply, or -1 with the error. Connection's thread. */

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 #include "daemon/space.h"
 
+#include "common/auto.h"
 #include "common/limits.h"
 #include "common/parse.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 
 int space_check(const char *dir, uint64_t floor, struct err *e)
@@ -26,4 +29,29 @@ int space_check(const char *dir, uint64_t floor, struct err *e)
     err_set(e, ERR_NO_SPACE, "%s has %s free, %s are to stay free there", dir, has, wants);
     return err_hint(e, "remove what is not needed (`sbx ls`, `sbx rm NAME`), or ask the "
                        "administrator for space, or for less min_free_disk");
+}
+
+#define ROOM "room"
+#define ROOM_BYTES (2 * MIB)
+
+void space_room_use(const char *dir)
+{
+    autoclose int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct statvfs fs;
+
+    if (fd >= 0 && fstatvfs(fd, &fs) == 0 && fs.f_bavail * fs.f_frsize < ROOM_BYTES)
+        unlinkat(fd, ROOM, 0);
+}
+
+void space_room_keep(const char *dir)
+{
+    autoclose int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct stat sb;
+
+    if (fd < 0 || (fstatat(fd, ROOM, &sb, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(sb.st_mode) &&
+                   sb.st_blocks * 512 >= (off_t)ROOM_BYTES))
+        return;
+    autoclose int room = openat(fd, ROOM, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (room >= 0 && fallocate(room, 0, 0, ROOM_BYTES) < 0)
+        unlinkat(fd, ROOM, 0);
 }

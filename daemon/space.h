@@ -13,3 +13,10 @@
 
 /* ERR_NO_SPACE when the file system of `dir` has less than `floor` bytes for us. Any thread. */
 int space_check(const char *dir, uint64_t floor, struct err *e);
+
+/* Room that is kept for a start: a file `room` of 2 MiB in `dir`. SQLite and libvirt write when
+ * they are opened, and libvirt ends a guest that it finds and cannot note. space_room_use() gives
+ * it up where the file system has less than that; space_room_keep() sets it aside again, if there
+ * is some. What fails is tried again the next time. */
+void space_room_use(const char *dir);
+void space_room_keep(const char *dir);

@@ -44,6 +44,8 @@ int store_error(struct store *st, struct err *e, const char *what)
 {
     int rc = sqlite3_extended_errcode(st->db);
 
+    if (rc == SQLITE_IOERR_NOMEM)
+        return err_nomem(e);
     switch (rc & 0xff) {
     case SQLITE_FULL:
         return err_set(e, ERR_NO_SPACE, "%s: no space left for the database", what);
@@ -51,6 +53,12 @@ int store_error(struct store *st, struct err *e, const char *what)
         return err_nomem(e);
     case SQLITE_BUSY:
         return err_set(e, ERR_UNAVAILABLE, "%s: the database is in use by another process", what);
+    case SQLITE_READONLY:
+        return err_set(e, ERR_UNAVAILABLE, "%s: the database can only be read", what);
+    case SQLITE_IOERR:
+    case SQLITE_CANTOPEN:
+        return err_set(e, ERR_UNAVAILABLE, "%s: the database: %s (sqlite %d)", what,
+                       sqlite3_errmsg(st->db), rc);
     default:
         return err_set(e, ERR_INTERNAL, "%s: %s (sqlite %d)", what, sqlite3_errmsg(st->db), rc);
     }
@@ -77,17 +85,20 @@ int store_step_done(struct store *st, sqlite3_stmt *s, struct err *e, const char
 
 int store_begin(struct store *st, struct err *e, const char *what)
 {
-    return sqlite3_exec(st->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK
-               ? 0
-               : store_error(st, e, what);
+    autostmt sqlite3_stmt *s = st->stmt[ST_BEGIN];
+
+    return store_step_done(st, s, e, what);
 }
 
 int store_finish(struct store *st, int r, struct err *e, const char *what)
 {
-    if (r == 0 && sqlite3_exec(st->db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK)
-        r = store_error(st, e, what);
-    if (r < 0)
-        sqlite3_exec(st->db, "ROLLBACK", NULL, NULL, NULL);
+    autostmt sqlite3_stmt *commit = st->stmt[ST_COMMIT];
+    autostmt sqlite3_stmt *rollback = st->stmt[ST_ROLLBACK];
+
+    if (r == 0)
+        r = store_step_done(st, commit, e, what);
+    if (r < 0 && !sqlite3_get_autocommit(st->db))
+        sqlite3_step(rollback);
     return r;
 }
 
@@ -128,7 +139,9 @@ int column_strv(sqlite3_stmt *s, int i, struct strv *ret, struct err *e)
     const char *p = sqlite3_column_blob(s, i);
     size_t left = (size_t)sqlite3_column_bytes(s, i);
 
-    while (left > 0) {
+    if (!p && sqlite3_errcode(sqlite3_db_handle(s)) == SQLITE_NOMEM)
+        return err_nomem(e);
+    while (p && left > 0) {
         size_t n = strnlen(p, left);
         if (n == left)
             return err_set(e, ERR_INTERNAL, "database: a vector without its end");
@@ -157,6 +170,8 @@ int column_id(sqlite3_stmt *s, int i, char *buf, size_t size, struct err *e)
     const unsigned char *t = sqlite3_column_text(s, i);
     size_t n = (size_t)sqlite3_column_bytes(s, i);
 
+    if (!t && sqlite3_errcode(sqlite3_db_handle(s)) == SQLITE_NOMEM)
+        return err_nomem(e);
     if (!t || n >= size)
         return err_set(e, ERR_INTERNAL, "database: an id of the wrong length");
     memcpy(buf, t, n + 1);
@@ -202,17 +217,17 @@ static int read_version(struct store *st, int *ret, struct err *e)
  * The version is read again inside, since another process may open at the same time. */
 static int run_step(struct store *st, unsigned n, struct err *e)
 {
-    autosbuf struct sbuf pragma = SBUF(64);
+    char pragma[64];
     int version = 0;
 
-    sbuf_fmt(&pragma, "PRAGMA user_version = %u", n + 1);
+    snprintf(pragma, sizeof(pragma), "PRAGMA user_version = %u", n + 1);
     if (exec_sql(st, "BEGIN IMMEDIATE", e, store_steps[n].name) < 0)
         return -1;
     if (read_version(st, &version, e) < 0 ||
         (version == (int)n && (exec_sql(st, store_steps[n].sql, e, store_steps[n].name) < 0 ||
-                               exec_sql(st, sbuf_str(&pragma), e, store_steps[n].name) < 0)) ||
+                               exec_sql(st, pragma, e, store_steps[n].name) < 0)) ||
         exec_sql(st, "COMMIT", e, store_steps[n].name) < 0) {
-        sqlite3_exec(st->db, "ROLLBACK", NULL, NULL, NULL);
+        sqlite3_exec(st->db, "ROLLBACK", NULL, NULL, NULL);    /* or the closing of it does that */
         return -1;
     }
     return 0;
@@ -241,7 +256,7 @@ static int prepare_all(struct store *st, struct err *e)
     for (int i = 0; i < ST_MAX; i++) {
         if (sqlite3_prepare_v3(st->db, statement_text[i], -1, SQLITE_PREPARE_PERSISTENT,
                                &st->stmt[i], NULL) != SQLITE_OK)
-            return store_error(st, e, statement_text[i]);
+            return store_error(st, e, "statements");
     }
     return 0;
 }
@@ -252,16 +267,20 @@ AUTO_DEFINE(store, struct store, store_close)
  * place of one that was not closed. SQLite would apply it all the same, and ruin the copy. Ours is
  * in WAL mode from its first row on, and says so before there is a log. */
 #define FORMAT_AT 18            /* of the file: https://www.sqlite.org/fileformat.html */
-static bool has_foreign_wal(const char *path, int fd)
+static int has_foreign_wal(const char *path, int fd, bool *ret, struct err *e)
 {
-    autosbuf struct sbuf wal = SBUF(LIMIT_PATH);
+    autofree char *wal = NULL;
     uint8_t format[2] = { 0 };
     struct stat sb;
 
-    sbuf_fmt(&wal, "%s-wal", path);
+    if (asprintf(&wal, "%s-wal", path) < 0) {
+        wal = NULL;
+        return err_nomem(e);
+    }
     /* Who only looks leaves an empty one. */
-    return stat(sbuf_str(&wal), &sb) == 0 && sb.st_size > 0 &&
+    *ret = stat(wal, &sb) == 0 && sb.st_size > 0 &&
            (pread(fd, format, sizeof(format), FORMAT_AT) != sizeof(format) || format[0] == 1);
+    return 0;
 }
 
 static int move_foreign_wal(const char *path, struct err *e)
@@ -271,6 +290,8 @@ static int move_foreign_wal(const char *path, struct err *e)
     sbuf_fmt(&wal, "%s-wal", path);
     sbuf_fmt(&away, "%s-wal.foreign", path);
     sbuf_fmt(&shm, "%s-shm", path);
+    if (wal.failed || away.failed || shm.failed)
+        return err_nomem(e);
     if (rename(sbuf_str(&wal), sbuf_str(&away)) < 0 ||
         (unlink(sbuf_str(&shm)) < 0 && errno != ENOENT))
         return err_sys(e, ERR_UNAVAILABLE, errno, "cannot move %s away", sbuf_str(&wal));
@@ -284,19 +305,25 @@ static int move_foreign_wal(const char *path, struct err *e)
 static int make_private(const char *path, struct err *e)
 {
     autoclose int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    bool foreign = false;
 
     if (fd < 0 || fchmod(fd, 0600) < 0)
         return err_sys(e, ERR_UNAVAILABLE, errno, "cannot open the database %s", path);
-    return has_foreign_wal(path, fd) ? move_foreign_wal(path, e) : 0;
+    if (has_foreign_wal(path, fd, &foreign, e) < 0)
+        return -1;
+    return foreign ? move_foreign_wal(path, e) : 0;
 }
 
 static int refuse_foreign_wal(const char *path, struct err *e)
 {
     autoclose int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    bool foreign = false;
 
     if (fd < 0)
         return err_sys(e, ERR_UNAVAILABLE, errno, "cannot open the database %s", path);
-    if (!has_foreign_wal(path, fd))
+    if (has_foreign_wal(path, fd, &foreign, e) < 0)
+        return -1;
+    if (!foreign)
         return 0;
     err_set(e, ERR_UNAVAILABLE, "%s-wal belongs to another database than %s", path, path);
     return err_hint(e, "a start of sandboxd moves it away");
@@ -329,9 +356,7 @@ static int connect_to(const char *path, int flags, struct store **ret, struct er
     if (sqlite3_open_v2(path, &st->db, flags, NULL) != SQLITE_OK) {
         if (!st->db)
             return err_nomem(e);
-        err_set(e, ERR_UNAVAILABLE, "cannot open the database %s: %s", path,
-                sqlite3_errmsg(st->db));
-        return -1;
+        return store_error(st, e, path);
     }
     sqlite3_busy_timeout(st->db, BUSY_MS);
     sqlite3_db_config(st->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
@@ -373,6 +398,19 @@ int store_open_look(const char *path, struct store **ret, struct err *e)
         return err_wrap(e, "database");
     *ret = take_ptr(st);
     return 0;
+}
+
+/* The log begins anew after 1,000 pages, in the blocks that it has: more than that many it does not
+ * need before what is in it can be moved to the database. */
+#define WAL_ROOM (1100 * (4096 + 24))
+
+void store_reserve(struct store *st)
+{
+    const char *wal = sqlite3_filename_wal(sqlite3_db_filename(st->db, "main"));
+    autoclose int fd = open(wal, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+
+    if (fd >= 0)
+        (void)fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, WAL_ROOM);
 }
 
 void store_close(struct store *st)

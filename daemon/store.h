@@ -22,6 +22,10 @@ int store_open(const char *path, struct store **ret, struct err *e);
  * database of another version is refused. SQLite may leave an empty log and its index beside it. */
 int store_open_look(const char *path, struct store **ret, struct err *e);
 void store_close(struct store *st);
+/* Sets blocks of the file system aside for the log that SQLite writes first, so that on a full disk
+ * a sandbox can still be removed and the end of what runs be noted. To be called now and then, for
+ * when there was no room. A file system that cannot do that has no such room. Any thread. */
+void store_reserve(struct store *st);
 const char *store_library_version(void);
 
 /* What SQLite finds wrong in the file: one line of text to fn for each, none when all is well. */

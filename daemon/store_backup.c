@@ -115,7 +115,7 @@ static int mark_and_check(const char *path, struct err *e)
 
     if (sqlite3_open_v2(path, &copy.db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOFOLLOW, NULL) !=
         SQLITE_OK)
-        err_set(e, ERR_INTERNAL, "cannot open the copy %s", path);
+        copy.db ? store_error(&copy, e, "cannot open the copy") : err_nomem(e);
     else if (mark(&copy, e) == 0 && store_check(&copy, first_fault, &fault, e) == 0)
         r = fault.len == 0 ? 0 : err_set(e, ERR_INTERNAL, "the copy is not whole: %s",
                                          sbuf_str(&fault));
@@ -143,6 +143,8 @@ static int check_target(const char *from, const char *to, bool force, struct err
     for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
         autosbuf struct sbuf path = SBUF(LIMIT_PATH);
         sbuf_fmt(&path, "%s%s", from, parts[i]);
+        if (sbuf_check(&path, e) < 0)
+            return -1;
         if (stat(sbuf_str(&path), &part) == 0 && part.st_dev == target.st_dev &&
             part.st_ino == target.st_ino)
             return err_set(e, ERR_INVALID, "%s is the database itself", to);

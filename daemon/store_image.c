@@ -42,18 +42,9 @@ int store_image_insert(struct store *st, const struct image_row *r, struct err *
 {
     store_lock(st);
 
-    if (sqlite3_exec(st->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK)
-        return store_error(st, e, "insert image");
-    if (insert_row(st, r, e) < 0) {
-        sqlite3_exec(st->db, "ROLLBACK", NULL, NULL, NULL);
+    if (store_begin(st, e, "insert image") < 0)
         return -1;
-    }
-    if (sqlite3_exec(st->db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK) {
-        store_error(st, e, "insert image");
-        sqlite3_exec(st->db, "ROLLBACK", NULL, NULL, NULL);
-        return -1;
-    }
-    return 0;
+    return store_finish(st, insert_row(st, r, e), e, "insert image");
 }
 
 static int read_row(sqlite3_stmt *s, struct image_row *r, struct err *e)

@@ -28,6 +28,9 @@
 #define EVENT_COLUMNS "seq, time, kind, uid, sandbox, name, exec, detail, count"
 
 #define STORE_STATEMENTS(X)                                                                       \
+    X(ST_BEGIN, "BEGIN IMMEDIATE")                                                                \
+    X(ST_COMMIT, "COMMIT")                                                                        \
+    X(ST_ROLLBACK, "ROLLBACK")                                                                    \
     X(ST_VM_FREE_SLOT,                                                                            \
       "SELECT CASE WHEN NOT EXISTS (SELECT 1 FROM vm WHERE slot = 1) THEN 1 ELSE "                \
       "(SELECT min(a.slot) + 1 FROM vm a WHERE NOT EXISTS "                                       \
@@ -142,7 +145,8 @@ int store_step_done(struct store *st, sqlite3_stmt *s, struct err *e, const char
 /* 1 a row, 0 the end, -1 error. */
 int store_step_row(struct store *st, sqlite3_stmt *s, struct err *e, const char *what);
 
-/* A transaction. r: how it went so far; what failed, or cannot be committed, is undone. */
+/* A transaction; store_finish() is given how it went so far and returns how it ended. Ending one
+ * needs no memory: one that stays open would swallow all that is written after it. */
 int store_begin(struct store *st, struct err *e, const char *what);
 int store_finish(struct store *st, int r, struct err *e, const char *what);
 

@@ -95,18 +95,10 @@ int store_vm_insert(struct store *st, struct vm_row *r, struct err *e)
 {
     store_lock(st);
 
-    if (sqlite3_exec(st->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK)
-        return store_error(st, e, "insert sandbox");
-    if (free_slot(st, &r->slot, e) < 0 || insert_row(st, r, e) < 0) {
-        sqlite3_exec(st->db, "ROLLBACK", NULL, NULL, NULL);
+    if (store_begin(st, e, "insert sandbox") < 0)
         return -1;
-    }
-    if (sqlite3_exec(st->db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK) {
-        store_error(st, e, "insert sandbox");
-        sqlite3_exec(st->db, "ROLLBACK", NULL, NULL, NULL);
-        return -1;
-    }
-    return 0;
+    int ok = free_slot(st, &r->slot, e) < 0 || insert_row(st, r, e) < 0 ? -1 : 0;
+    return store_finish(st, ok, e, "insert sandbox");
 }
 
 int store_vm_set_state(struct store *st, const char *id, enum vm_state state, const char *reason,

@@ -188,6 +188,21 @@ int virt_embed_forget(const char *root, const char *sandbox_id, struct err *e)
     return 0;
 }
 
+/* What is there as it should be is not written again: a full disk keeps no daemon from starting. */
+static int write_if_other(const char *path, const struct sbuf *text, struct err *e)
+{
+    autofree char *was = NULL;
+    struct err ignored = ERR_INIT;
+    struct stat sb;
+    size_t len = 0;
+
+    if (lstat(path, &sb) == 0 && S_ISREG(sb.st_mode) && (sb.st_mode & 07777) == 0600 &&
+        io_read_file_at(AT_FDCWD, path, text->len, &was, &len, &ignored) == 0 &&
+        len == text->len && memcmp(was, sbuf_str(text), len) == 0)
+        return 0;
+    return io_write_file_at(AT_FDCWD, path, sbuf_str(text), text->len, 0600, e);
+}
+
 int virt_embed_prepare(const char *root, struct err *e)
 {
     autosbuf struct sbuf conf = SBUF(4096), dir = SBUF(4096), file = SBUF(4096);
@@ -226,7 +241,7 @@ int virt_embed_prepare(const char *root, struct err *e)
     if (io_mkdir_parents(root, 0711, e) < 0 || io_mkdir(sbuf_str(&dir), 0711, e) < 0 ||
         log_prepare(root, e) < 0)
         return -1;
-    if (io_write_file_at(AT_FDCWD, sbuf_str(&file), sbuf_str(&conf), conf.len, 0600, e) < 0)
+    if (write_if_other(sbuf_str(&file), &conf, e) < 0)
         return -1;
     return sweep(root, e);
 }

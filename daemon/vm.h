@@ -27,6 +27,7 @@ struct vm;
 struct caller {
     struct identity id;
     bool admin;         /* uid 0 or in the admin group: sees all */
+    bool read_only;     /* by the socket for dashboards: sees all, changes nothing, no admin */
     pid_t pid;
     char request[17];   /* request id for the log */
 };

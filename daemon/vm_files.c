@@ -143,6 +143,8 @@ int vm_files_disk(struct vm *vm, const char *base, struct err *e)
     /* Made in root's directory and then moved, so that a disk is whole when it is there. */
     sbuf_fmt(&making, "%s/" DISK_HALF, tmp);
     sbuf_u64(&size, vm->row.disk);
+    if (sbuf_check(&making, e) < 0 || sbuf_check(&size, e) < 0)
+        return -1;
     const char *const argv[] = { "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", base,
                                  sbuf_str(&making), sbuf_str(&size), NULL };
     if (proc_run(argv, deadline_in(DEADLINE_CHILD), 0, NULL, e) < 0) {
@@ -209,6 +211,8 @@ static int move_to(const char *from, const char *dir, const char *id, char **ret
     for (unsigned n = 0; n < 1000; n++) {
         autosbuf struct sbuf to = SBUF(LIMIT_PATH);
         sbuf_fmt(&to, n ? "%s/%s.%u" : "%s/%s", dir, id, n);
+        if (sbuf_check(&to, e) < 0)
+            return -1;
         if (renameat2(AT_FDCWD, from, AT_FDCWD, sbuf_str(&to), RENAME_NOREPLACE) == 0)
             return sbuf_take(&to, ret, e);
         if (errno != EEXIST)
@@ -230,7 +234,7 @@ int vm_files_keep_state(struct vms *v, const char *id, char **ret_kept, struct e
     if (lstat(disk, &sb) < 0)
         return errno == ENOENT ? vm_files_drop_state(v, id, e)
                                : err_sys(e, ERR_INTERNAL, errno, "cannot look at %s", disk);
-    if (io_mkdir(sbuf_str(&dir), 0700, e) < 0)
+    if (sbuf_check(&dir, e) < 0 || io_mkdir(sbuf_str(&dir), 0700, e) < 0)
         return -1;
     if (S_ISREG(sb.st_mode) && lchown(disk, 0, 0) < 0)
         return err_sys(e, ERR_INTERNAL, errno, "cannot take %s over", disk);
@@ -257,7 +261,7 @@ void vm_log_line(struct vm *vm, const char *text, size_t len)
         logfile_cut(vm->log_fd);
         vm->log_size = LIMIT_LOG_KEPT;
     }
-    ssize_t n = vm->log_fd >= 0 ? write(vm->log_fd, sbuf_str(&line), line.len) : 0;
+    ssize_t n = vm->log_fd >= 0 && !line.failed ? write(vm->log_fd, sbuf_str(&line), line.len) : 0;
     if (n > 0)
         vm->log_size += (uint64_t)n;
     pthread_mutex_unlock(&vm->log_lock);

@@ -84,7 +84,7 @@ void vms_snapshot_done(struct vm **list, size_t n)
 /* Owner, id and name of a sandbox never change, so they are read without its lock. */
 static bool visible(const struct caller *c, const struct vm *vm)
 {
-    return c->admin || vm->row.uid == c->id.uid;
+    return c->admin || c->read_only || vm->row.uid == c->id.uid;
 }
 
 /* How well a reference names a sandbox; the best rank wins, two of the best are ambiguous. */
@@ -112,7 +112,7 @@ int vms_find(struct vms *v, const struct caller *c, const char *ref, struct vm *
 
     pthread_mutex_lock(&v->lock);
     for (size_t i = 0; i < v->n; i++) {
-        if (c->admin && strcmp(v->list[i]->row.name, ref) == 0)
+        if ((c->admin || c->read_only) && strcmp(v->list[i]->row.name, ref) == 0)
             snprintf(others, sizeof(others), "%s", v->list[i]->id);
         enum rank r = visible(c, v->list[i]) ? match(c, v->list[i], ref) : RANK_NONE;
         if (r == RANK_NONE || r < best_rank)

@@ -18,6 +18,7 @@ FILES = {
     "lib/systemd/catalog/sandboxd.catalog",
     "lib/systemd/system/sandboxd.service",
     "lib/systemd/system/sandboxd.socket",
+    "lib/systemd/system/sandboxd-readonly.socket",
     "lib/sysusers.d/sandboxd.conf",
     "lib/tmpfiles.d/sandboxd.conf",
     "libexec/sandboxd/sandboxd-resolver",
@@ -78,6 +79,7 @@ def test_a_distributions_prefix_puts_units_where_it_expects_them(installed):
             "/usr/lib/systemd/catalog/sandboxd.catalog",
             "/usr/lib/systemd/system/sandboxd.service",
             "/usr/lib/systemd/system/sandboxd.socket",
+            "/usr/lib/systemd/system/sandboxd-readonly.socket",
             "/usr/lib/sysusers.d/sandboxd.conf",
             "/usr/lib/tmpfiles.d/sandboxd.conf"}
         assert Unit(d + "/build/systemd/sandboxd.service")("Service", "ExecStart") == "/usr/sbin/sandboxd"
@@ -108,7 +110,7 @@ def test_a_machine_without_libsystemd_builds_and_gets_no_units(installed):
 def units(installed):
     """A folder with the units as installed, except that the program is where it lies now."""
     with temporary() as d:
-        for name in ("sandboxd.service", "sandboxd.socket"):
+        for name in ("sandboxd.service", "sandboxd.socket", "sandboxd-readonly.socket"):
             text = read(installed.units, name)
             with open(os.path.join(d, name), "w") as f:
                 f.write(text.replace("ExecStart=", "ExecStart=" + installed.root))
@@ -117,7 +119,7 @@ def units(installed):
 
 def verify(folder):
     r = run("systemd-analyze", "verify", "--man=no", folder + "/sandboxd.service",
-            folder + "/sandboxd.socket", env={**ENV, "SYSTEMD_UNIT_PATH": folder + ":"})
+            folder + "/sandboxd.socket", folder + "/sandboxd-readonly.socket", env={**ENV, "SYSTEMD_UNIT_PATH": folder + ":"})
     # warnings about units of the machine are not ours
     return r.returncode, [line for line in r.stderr.splitlines() if "sandboxd" in line]
 
@@ -234,6 +236,14 @@ def test_socket_and_service_are_the_daemons_defaults(installed):
         assert service("Service", kind + "DirectoryMode") == "0711"
     assert service("Service", "RuntimeDirectoryPreserve") == "yes"     # or the socket would go
     assert service("Unit", "Requires") == "sandboxd.socket"
+
+
+def test_the_read_only_socket_is_known_by_its_name_and_nobodys_at_first(installed):
+    socket = installed.unit("sandboxd-readonly.socket")
+    assert f'#define NOTIFY_READONLY "{socket("Socket", "FileDescriptorName")}"' in source("daemon/notify.h")
+    assert socket("Socket", "Service") == "sandboxd.service"
+    assert (socket("Socket", "SocketGroup"), socket("Socket", "SocketMode")) == ("root", "0660")
+    assert socket("Socket", "ListenStream") != installed.unit("sandboxd.socket")("Socket", "ListenStream")
 
 
 def test_sandboxes_outlive_the_daemon_and_the_daemon_is_given_time(installed):

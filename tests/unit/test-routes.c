@@ -160,3 +160,65 @@ TEST(any_target_is_parsed_or_refused)
         target_done(&t);
     }
 }
+
+/* What the socket for dashboards serves: each route stands in one of the two lists, so that whoever
+ * adds one has to say which. No secret, no output of a guest, no command's arguments, nobody's
+ * rules; nothing that changes or starts anything. */
+TEST(each_route_is_for_dashboards_or_is_not)
+{
+    static const char *const shown[] = {
+        "/v1/version", "/v1/info", "/v1/quota", "/v1/sandboxes", "/v1/sandboxes/{ref}",
+        "/v1/images", "/v1/images/{ref}", "/v1/sandboxes/{ref}/stats", "/v1/stats", "/v1/metrics",
+    };
+    static const char *const kept[] = {
+        "/v1/checks", "/v1/sandboxes/{ref}/logs", "/v1/sandboxes/{ref}/execs",
+        "/v1/sandboxes/{ref}/execs/{id}", "/v1/sandboxes/{ref}/execs/{id}/attach",
+        "/v1/sandboxes/{ref}/execs/{id}/output", "/v1/sandboxes/{ref}/policy",
+        "/v1/sandboxes/{ref}/policy/check", "/v1/sandboxes/{ref}/policy/why",
+        "/v1/sandboxes/{ref}/policy/log", "/v1/policies", "/v1/policies/{name}", "/v1/audit",
+        "/v1/audit/verify", "/v1/events",
+    };
+    unsigned n_shown = 0, n_kept = 0;
+
+    for (const struct route *r = routes_table; r->method; r++) {
+        bool get = strcmp(r->method, "GET") == 0, in_shown = false, in_kept = false;
+        for (size_t i = 0; get && i < ARRAY_SIZE(shown); i++)
+            in_shown |= strcmp(shown[i], r->pattern) == 0;
+        for (size_t i = 0; get && i < ARRAY_SIZE(kept); i++)
+            in_kept |= strcmp(kept[i], r->pattern) == 0;
+        if (get && in_shown == in_kept)
+            FAIL("GET %s: is it for dashboards?", r->pattern);
+        if (in_shown != !!(r->flags & ROUTE_READ_ONLY))
+            FAIL("%s %s: the table of routes says otherwise", r->method, r->pattern);
+        if (r->flags & ROUTE_READ_ONLY)
+            ASSERT_TRUE(r->action == ACT_NONE && !(r->flags & (ROUTE_STREAM | ROUTE_UPGRADE)));
+        n_shown += in_shown;
+        n_kept += in_kept;
+    }
+    ASSERT_EQ(n_shown, ARRAY_SIZE(shown));
+    ASSERT_EQ(n_kept, ARRAY_SIZE(kept));
+}
+
+/* Whoever it is: no administrator there either. */
+TEST(a_caller_of_the_read_only_socket_gets_those_and_no_other)
+{
+    for (const struct route *r = routes_table; r->method; r++) {
+        autofree char *target = strdup(r->pattern);
+        ASSERT_NOT_NULL(target);
+        for (char *p = target; *p; p++)
+            if (strchr("{}", *p))
+                *p = 'a';
+        call_done(&c);
+        e = ERR_INIT;
+        c.method = r->method;
+        c.caller.read_only = true;
+        c.caller.admin = true;
+        c.upgrade = true;
+        int rc = dispatch_head(&c, routes_table, target, &e);
+        if (r->flags & ROUTE_READ_ONLY)
+            ASSERT_EQ(rc, 0);
+        else
+            ASSERT_EQ(e.code, ERR_READ_ONLY);
+    }
+    call_done(&c);
+}
