@@ -166,7 +166,8 @@ class Daemon:
                 os.rename(CACHE + "/libvirt-cache.new", CACHE + "/libvirt-cache")
         left += [f"process {p}" for p in self.processes()]
         for pid, _ in self.processes():
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):       # one ends with another
+                os.kill(pid, signal.SIGKILL)
         with open("/proc/mounts") as f:
             left += [line for line in f if self.dir in line]
         log = self.log()

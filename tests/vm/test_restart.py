@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The daemon ends, by whatever means, and comes back: sandboxes and their execs go on."""
-import glob
 import contextlib
+import glob
 import os
 import random
 import signal
