@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: MIT
 """The daemon ends, by whatever means, and comes back: sandboxes and their execs go on."""
-import contextlib
 import glob
 import os
 import random
@@ -8,7 +7,7 @@ import signal
 import subprocess
 import time
 
-from conftest import alive, running, wait_until
+from conftest import alive, kill_all, running, wait_until
 
 
 def pids(daemon):
@@ -61,9 +60,7 @@ def test_what_ended_meanwhile_is_stopped_with_a_reason(daemon):
     daemon.ok("create", "--name", "dies", "--workspace", d)
     daemon.ok("exec", "-d", "dies", "--", "sleep", "1000")
     daemon.stop(signal.SIGKILL)
-    for pid in pids(daemon):
-        with contextlib.suppress(ProcessLookupError):       # virtiofsd ends with its QEMU
-            os.kill(pid, signal.SIGKILL)
+    kill_all(pids(daemon))
     wait_until(lambda: not pids(daemon), what="end of the sandbox")
     daemon.start()
     box = daemon.get("/v1/sandboxes/dies")
