@@ -64,6 +64,12 @@ def alive(pid):
         return False
 
 
+def kill_all(pids):
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):       # one ends with another: virtiofsd with QEMU
+            os.kill(pid, signal.SIGKILL)
+
+
 class Daemon:
     live = []
 
@@ -165,8 +171,7 @@ class Daemon:
                 shutil.copytree(self.state + "/libvirt/cache", CACHE + "/libvirt-cache.new")
                 os.rename(CACHE + "/libvirt-cache.new", CACHE + "/libvirt-cache")
         left += [f"process {p}" for p in self.processes()]
-        for pid, _ in self.processes():
-            os.kill(pid, signal.SIGKILL)
+        kill_all(pid for pid, _ in self.processes())
         with open("/proc/mounts") as f:
             left += [line for line in f if self.dir in line]
         log = self.log()

@@ -222,16 +222,19 @@ static void *swap(void *arg)
     return NULL;
 }
 
-/* Opens `path` 400 times while ws, the user's own, and a link change places: what is opened is
- * always the directory `own`, and both ends are seen. */
-static void race(const char *path, const char *ws, const char *link, const char *forbidden,
-                 const struct stat *own)
+/* Opens `path`, the user's own, 400 times while `swapped`, which it is or leads through, and a link
+ * to `target` change places: what is opened is always what was there before, and both ends are
+ * seen. */
+static void race(const char *path, const char *swapped, const char *target, const char *forbidden)
 {
     const char *const list[] = { forbidden, NULL };
-    struct swapper s = { .a = ws, .b = link };
+    struct swapper s = { .a = swapped, .b = test_path("link") };
     unsigned opened = 0, refused = 0;
     pthread_t thread;
+    struct stat own;
 
+    ASSERT_SYS(stat(path, &own));
+    ASSERT_SYS(symlink(target, s.b));
     ASSERT_EQ(pthread_create(&thread, NULL, swap, &s), 0);
     for (int i = 0; i < 400 || ((opened == 0 || refused == 0) && i < 20000); i++) {
         struct err e = ERR_INIT;
@@ -245,8 +248,8 @@ static void race(const char *path, const char *ws, const char *link, const char 
             continue;
         }
         ASSERT_SYS(fstat(fd, &st));
-        ASSERT_EQ(st.st_dev, own->st_dev);
-        ASSERT_EQ(st.st_ino, own->st_ino);
+        ASSERT_EQ(st.st_dev, own.st_dev);
+        ASSERT_EQ(st.st_ino, own.st_ino);
         opened++;
     }
     s.stop = true;
@@ -261,25 +264,14 @@ TEST(raced_with_a_link_to_what_is_forbidden)
     need_root();
     const char *ws = make_dir("ws", USER, USER, 0700);
     const char *state = make_dir("state", USER, USER, 0755);    /* rights alone would let it pass */
-    const char *link = test_path("link");
-    struct stat own;
-
-    ASSERT_SYS(stat(ws, &own));
-    ASSERT_SYS(symlink(state, link));
-    race(ws, ws, link, state, &own);
+    race(ws, ws, state, state);
 }
 
 TEST(raced_with_a_link_to_what_is_another_users)
 {
     need_root();
     const char *ws = make_dir("ws", USER, USER, 0700);
-    const char *secret = make_dir("secret", OTHER, OTHER, 0700);
-    const char *link = test_path("link");
-    struct stat own;
-
-    ASSERT_SYS(stat(ws, &own));
-    ASSERT_SYS(symlink(secret, link));
-    race(ws, ws, link, NULL, &own);
+    race(ws, ws, make_dir("secret", OTHER, OTHER, 0700), NULL);
 }
 
 /* The last component stays what it is; one in the middle leads away. */
@@ -288,14 +280,9 @@ TEST(raced_in_the_middle_of_the_path)
     need_root();
     const char *parent = make_dir("parent", USER, USER, 0755);
     const char *state = make_dir("state", 0, 0, 0755);
-    const char *link = test_path("link");
     const char *ws = make_dir("parent/sub", USER, USER, 0700);
     make_dir("state/sub", USER, USER, 0755);
-    struct stat own;
-
-    ASSERT_SYS(stat(ws, &own));
-    ASSERT_SYS(symlink(state, link));
-    race(ws, parent, link, state, &own);
+    race(ws, parent, state, state);
 }
 
 TEST(odd_names)

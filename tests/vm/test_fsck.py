@@ -9,7 +9,7 @@ import subprocess
 
 import netns
 import pytest
-from conftest import alive, wait_until
+from conftest import alive, kill_all, wait_until
 
 STRAY = "00000000000000aa"
 
@@ -168,8 +168,7 @@ def test_a_disk_that_cannot_be_kept_aside_stays_and_keeps_no_start_away(daemon):
 
 def test_a_guest_that_ended_is_found_and_stopped(daemon, on):
     daemon.stop(signal.SIGKILL)
-    for pid, args in daemon.processes():
-        os.kill(pid, signal.SIGKILL)
+    kill_all(pid for pid, _ in daemon.processes())
     wait_until(lambda: not daemon.processes(), what="end of the sandbox")
     repaired(daemon, "qemu-missing")
     daemon.start()

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 
-from conftest import alive, running, wait_until
+from conftest import alive, kill_all, running, wait_until
 
 
 def pids(daemon):
@@ -60,8 +60,7 @@ def test_what_ended_meanwhile_is_stopped_with_a_reason(daemon):
     daemon.ok("create", "--name", "dies", "--workspace", d)
     daemon.ok("exec", "-d", "dies", "--", "sleep", "1000")
     daemon.stop(signal.SIGKILL)
-    for pid in pids(daemon):
-        os.kill(pid, signal.SIGKILL)
+    kill_all(pids(daemon))
     wait_until(lambda: not pids(daemon), what="end of the sandbox")
     daemon.start()
     box = daemon.get("/v1/sandboxes/dies")
