@@ -2,9 +2,11 @@
 #include "daemon/peer.h"
 
 #include "common/auto.h"
+#include "common/io.h"
 
 #include <errno.h>
 #include <grp.h>
+#include <pthread.h>
 #include <pwd.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -86,14 +88,58 @@ void peer_lookup(uid_t uid, struct identity *ret)
     ret->n_groups = (size_t)n;
 }
 
+/* ---- names ---- */
+
+#define NAME_MAX_LEN 63         /* useradd(8) makes 32 at most; a longer one is asked for each time */
+
+/* A slot for each uid modulo their number; who comes later takes the place. "": nobody has it. */
+static struct name {
+    uid_t uid;
+    int64_t until;          /* 0: nothing in it */
+    char text[NAME_MAX_LEN + 1];
+} names[64];
+static pthread_mutex_t names_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static bool name_known(uid_t uid, char text[NAME_MAX_LEN + 1])
+{
+    struct name *n = &names[uid % ARRAY_SIZE(names)];
+
+    pthread_mutex_lock(&names_lock);
+    bool known = n->uid == uid && now_mono_ms() < n->until;
+    if (known)
+        strcpy(text, n->text);
+    pthread_mutex_unlock(&names_lock);
+    return known;
+}
+
+static void name_keep(uid_t uid, const char *text)
+{
+    struct name *n = &names[uid % ARRAY_SIZE(names)];
+
+    if (strlen(text) > NAME_MAX_LEN)
+        return;
+    pthread_mutex_lock(&names_lock);
+    n->uid = uid;
+    n->until = now_mono_ms() + PEER_NAME_MS;
+    strcpy(n->text, text);
+    pthread_mutex_unlock(&names_lock);
+}
+
 int peer_user_name(uid_t uid, char **ret, struct err *e)
 {
-    char buf[4096];
+    char buf[4096], known[NAME_MAX_LEN + 1];
     struct passwd pw, *found = NULL;
+    const char *name = known;
 
     *ret = NULL;
-    if (getpwuid_r(uid, &pw, buf, sizeof(buf), &found) != 0 || !found)
+    if (!name_known(uid, known)) {
+        if (getpwuid_r(uid, &pw, buf, sizeof(buf), &found) != 0)
+            return 0;       /* not now; the next one asks again */
+        name = found ? found->pw_name : "";
+        name_keep(uid, name);
+    }
+    if (!*name)
         return 0;
-    *ret = strdup(found->pw_name);
+    *ret = strdup(name);
     return *ret ? 0 : err_nomem(e);
 }

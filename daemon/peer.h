@@ -13,7 +13,9 @@
  * an administrator. A user in more groups than struct identity can hold is refused (ERR_DENIED):
  * with some of them left out, a directory could open that its mode closes to a group. */
 int peer_read(int fd, gid_t admin_gid, struct caller *ret, struct err *e);
-/* The name of a user, owned; NULL when nobody has this uid. */
+/* The name of a user, owned; NULL when nobody has this uid. As the accounts had it within the last
+ * PEER_NAME_MS: a list of a thousand sandboxes must not ask a directory server a thousand times. */
+#define PEER_NAME_MS 5000
 int peer_user_name(uid_t uid, char **ret, struct err *e);
 /* The uid of a user by name. ERR_INVALID when there is none. */
 int peer_user(const char *name, uid_t *ret, struct err *e);

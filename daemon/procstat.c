@@ -136,6 +136,19 @@ bool procstat_add(pid_t pid, uid_t uid, uint64_t start_time, bool thorough, stru
     return pid > 0 && add_tree(pid, uid, start_time, thorough, 0, u);
 }
 
+int procstat_start(pid_t pid, uint64_t *ret, struct err *e)
+{
+    char path[64];
+    autofree char *text = NULL;
+    uint64_t f[STAT_FIELDS];
+
+    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    if (!read_text(AT_FDCWD, path, &text) || !parse_stat(text, f))
+        return err_set(e, ERR_INTERNAL, "cannot read %s", path);
+    *ret = f[STAT_START];
+    return 0;
+}
+
 void procstat_self(struct proc_use *u)
 {
     autofree char *children = NULL;

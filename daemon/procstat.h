@@ -24,5 +24,8 @@ struct proc_use {           /* sums */
  * began at `start_time` (clock ticks since boot; 0: any), and nothing was added. `thorough`: pss,
  * which costs milliseconds for each GiB. */
 bool procstat_add(pid_t pid, uid_t uid, uint64_t start_time, bool thorough, struct proc_use *u);
+/* When a process began, in clock ticks since boot: with the pid it names one process for ever
+ * (proc_pid_stat(5), field 22). ERR_INTERNAL: there is none of this pid. */
+int procstat_start(pid_t pid, uint64_t *ret, struct err *e);
 /* Adds this process, without its children. */
 void procstat_self(struct proc_use *u);

@@ -42,6 +42,7 @@
 #include "common/limits.h"
 #include "common/proc.h"
 #include "common/sbuf.h"
+#include "daemon/procstat.h"
 #include "daemon/share_filter.h"
 
 #include <errno.h>
@@ -492,27 +493,6 @@ static int accompany(pid_t pid, int fd, const struct child *c, struct err *e)
                    "cannot start the workspace share: %s", step_texts[m.step]);
 }
 
-static int read_start_time(pid_t pid, uint64_t *ret, struct err *e)
-{
-    char path[64];
-    autofree char *text = NULL;
-    size_t len;
-    unsigned long long start;
-
-    snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-    if (io_read_file_at(AT_FDCWD, path, 4096, &text, &len, e) < 0)
-        return -1;
-    /* The name in parentheses may hold anything: count from the last one. Field 22 is wanted. */
-    const char *p = strrchr(text, ')');
-    if (!p || sscanf(p + 1,
-                     " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d"
-                     " %*d %*d %llu",
-                     &start) != 1)
-        return err_set(e, ERR_INTERNAL, "cannot read %s", path);
-    *ret = start;
-    return 0;
-}
-
 static void kill_and_reap(int pidfd)
 {
     struct err ignored = ERR_INIT;
@@ -597,7 +577,7 @@ int share_start(const struct share_spec *spec, struct share_proc *ret, struct er
     /* A child that was killed is silent in the same way as one that executed virtiofsd. */
     if (r == 0 && io_wait(pidfd, POLLIN, deadline_in(0), e) != 0)
         r = err_set(e, ERR_INTERNAL, "virtiofsd ended at once");
-    if (r < 0 || read_start_time(pid, &p.start_time, e) < 0) {
+    if (r < 0 || procstat_start(pid, &p.start_time, e) < 0) {
         kill_and_reap(pidfd);
         return -1;
     }
@@ -614,7 +594,7 @@ int share_pidfd(const struct share_proc *p)
         return -1;
     autoclose int fd = (int)syscall(SYS_pidfd_open, p->pid, 0);
     /* The start time is read after the pidfd is held: if it fits, the pidfd is that process. */
-    if (fd < 0 || read_start_time(p->pid, &start, &ignored) < 0 || start != p->start_time)
+    if (fd < 0 || procstat_start(p->pid, &start, &ignored) < 0 || start != p->start_time)
         return -1;
     return take_fd(&fd);
 }

@@ -348,18 +348,20 @@ int virt_versions(struct virt *v, char **ret_libvirt, char **ret_qemu, struct er
 
 /* ---- domains ---- */
 
-/* 1 found, 0 none of that name, -1 error. */
-static int lookup(virConnectPtr conn, const char *id, virDomainPtr *ret, struct err *e)
+/* 1 found, 0 none of that name, -1 error. The connection is the caller's in any case. */
+static int find(struct virt *v, const char *id, virConnectPtr *ret_conn, virDomainPtr *ret,
+                struct err *e)
 {
     autosbuf struct sbuf name = SBUF(64);
+
+    if (connection(v, ret_conn, e) < 0)
+        return -1;
     sbuf_fmt(&name, NAME_PREFIX "%s", id);
     if (name.failed)
         return err_set(e, ERR_INVALID, "not a sandbox id");
-    virDomainPtr dom = virDomainLookupByName(conn, sbuf_str(&name));
-    if (dom) {
-        *ret = dom;
+    *ret = virDomainLookupByName(*ret_conn, sbuf_str(&name));
+    if (*ret)
         return 1;
-    }
     if (virGetLastErrorCode() == VIR_ERR_NO_DOMAIN) {
         virResetLastError();
         return 0;
@@ -386,9 +388,7 @@ static int state_of(struct virt *v, const char *sandbox_id, int *ret_state, int 
     autoconnect virConnectPtr conn = NULL;
     autodomain virDomainPtr dom = NULL;
 
-    if (connection(v, &conn, e) < 0)
-        return -1;
-    int r = lookup(conn, sandbox_id, &dom, e);
+    int r = find(v, sandbox_id, &conn, &dom, e);
     if (r <= 0)
         return r;
     if (virDomainGetState(dom, ret_state, ret_reason, 0) == 0)
@@ -426,11 +426,10 @@ int virt_effort(struct virt *v, const char *sandbox_id, bool *ret_running, uint6
     autodomain virDomainPtr dom = NULL;
     virDomainInfo info;
 
-    if (connection(v, &conn, e) < 0)
-        return -1;
-    int r = lookup(conn, sandbox_id, &dom, e);
+    int r = find(v, sandbox_id, &conn, &dom, e);
     if (r <= 0)
         return r;
+    /* Of /proc, without a word to the monitor: a guest cannot delay it. */
     if (virDomainGetInfo(dom, &info) < 0)
         return fail(e, "cannot ask what the guest does");
     *ret_running = info.state == VIR_DOMAIN_RUNNING;
@@ -443,9 +442,7 @@ int virt_destroy(struct virt *v, const char *sandbox_id, struct err *e)
     autoconnect virConnectPtr conn = NULL;
     autodomain virDomainPtr dom = NULL;
 
-    if (connection(v, &conn, e) < 0)
-        return -1;
-    int r = lookup(conn, sandbox_id, &dom, e);
+    int r = find(v, sandbox_id, &conn, &dom, e);
     if (r <= 0)
         return r;
     if (virDomainDestroy(dom) == 0)
@@ -473,35 +470,13 @@ int virt_resume(struct virt *v, const char *sandbox_id, struct err *e)
     autoconnect virConnectPtr conn = NULL;
     autodomain virDomainPtr dom = NULL;
 
-    if (connection(v, &conn, e) < 0)
-        return -1;
-    int r = lookup(conn, sandbox_id, &dom, e);
+    int r = find(v, sandbox_id, &conn, &dom, e);
     if (r < 0)
         return -1;
     if (r == 0)
         return err_set(e, ERR_SANDBOX_STATE, "the sandbox is not running");
     if (virDomainResume(dom) < 0)
         return fail(e, "cannot resume the guest");
-    return 0;
-}
-
-int virt_cpu_time(struct virt *v, const char *sandbox_id, uint64_t *ret_ns, struct err *e)
-{
-    autoconnect virConnectPtr conn = NULL;
-    autodomain virDomainPtr dom = NULL;
-    virDomainInfo info;
-
-    if (connection(v, &conn, e) < 0)
-        return -1;
-    int r = lookup(conn, sandbox_id, &dom, e);
-    if (r < 0)
-        return -1;
-    if (r == 0)
-        return err_set(e, ERR_SANDBOX_STATE, "the sandbox is not running");
-    /* Of /proc, without a word to the monitor: a guest cannot delay it. */
-    if (virDomainGetInfo(dom, &info) < 0)
-        return fail(e, "cannot ask for the guest's CPU time");
-    *ret_ns = info.cpuTime;
     return 0;
 }
 

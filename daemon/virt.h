@@ -38,8 +38,8 @@ int virt_start(struct virt *v, const char *xml, struct err *e);
 int virt_exists(struct virt *v, const char *sandbox_id, bool *ret_paused, struct err *e);
 /* 1: paused by QEMU, as it could not write to the disk; 0: not, or no such domain. */
 int virt_stalled(struct virt *v, const char *sandbox_id, struct err *e);
-/* 1 and what the host sees of a guest that says nothing: whether it runs, and how much time of the
- * host's processors it used, in ns; 0: no such domain. */
+/* 1 and what the host sees of a guest without asking it: whether it runs, and how much time of the
+ * host's processors its QEMU has used since it began, in ns; 0: no such domain. */
 int virt_effort(struct virt *v, const char *sandbox_id, bool *ret_running, uint64_t *ret_cpu_ns,
                 struct err *e);
 /* Cuts the power; a domain that is not there is success. */
@@ -51,7 +51,5 @@ int virt_resume(struct virt *v, const char *sandbox_id, struct err *e);
 /* Its QEMU's process, from libvirt's file of it: asks nobody, so it may be one that has ended. 0:
  * none. */
 pid_t virt_pid(struct virt *v, const char *sandbox_id);
-/* CPU time of its QEMU since it began, in nanoseconds. */
-int virt_cpu_time(struct virt *v, const char *sandbox_id, uint64_t *ret_ns, struct err *e);
 /* Ids of all "sbx-…" domains, for reconcile. */
 int virt_list(struct virt *v, char ***ret_ids, size_t *ret_n, struct err *e);

@@ -480,7 +480,7 @@ static void look_at(struct vms *v, struct vm *vm, const struct life_clock *now, 
     exec_table_unref(t);
     if (!ret->counts)
         return;
-    bool known = virt_cpu_time(v->virt, vm->id, &cpu, &e) == 0;
+    bool running, known = virt_effort(v->virt, vm->id, &running, &cpu, &e) == 1;
     pthread_mutex_lock(&vm->lock);
     if (known)
         ret->seen = life_cpu(&vm->life, cpu, v->config->idle_cpu_percent, now);
