@@ -215,8 +215,8 @@ class Template:
                 continue
             if "id=charchannel0" in v and name == "-chardev":
                 v = f"socket,id=charchannel0,path={directory}/agent.sock,server=on,wait=off"
-            elif "/dev/fdset/" in v and name == "-chardev":
-                v = f"{v.split(',path=')[0]},path={directory}/console.log"
+            elif name == "-chardev":    # the console, of which the daemon is the reader
+                v = f"file,id={re.search('id=([^,]+)', v).group(1)},path={directory}/console.log"
             elif name == "-netdev":     # the same device, and nothing at its other end
                 v = '{"type":"hubport","hubid":0,"id":"hostnet0"}'
             elif name == "-append" and extra:

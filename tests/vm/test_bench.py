@@ -68,5 +68,5 @@ def test_unknown_names_are_refused():
 def test_help_names_the_items():
     r = bench("--help")
     assert r.returncode == 0
-    for item in ("create", "exec", "api", "memory", "stream", "life", "net"):
+    for item in ("create", "exec", "api", "memory", "stream", "crowd", "life", "net"):
         assert f"\n  {item} " in r.stdout
