@@ -33,7 +33,7 @@ def cpu_ns(pid):
     """CPU time of the threads a process has now."""
     total = 0
     for task in os.listdir(f"/proc/{pid}/task"):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             with open(f"/proc/{pid}/task/{task}/schedstat") as f:
                 total += int(f.read().split()[0])
     return total
@@ -61,7 +61,7 @@ def orphan_reaped_ms():
             with open(f"/proc/{pid}/stat") as f:
                 if f.read().rsplit(")", 1)[1].split()[0] == "Z" and dead is None:
                     dead = now()
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             return (now() - dead) * 1000 if dead else 0.0
         time.sleep(0.0005)
     return 15000.0
