@@ -197,15 +197,47 @@ static int append(const char *data, size_t len, void *sbuf)
     return b->failed ? -1 : 0;
 }
 
+/* j is consumed; NULL: there was no memory for it. */
+static bool put(json_t *j, struct sbuf *b)
+{
+    autojson json_t *value = j;
+
+    return value && json_dump_callback(value, append, b, JSON_COMPACT | JSON_ENCODE_ANY) == 0;
+}
+
+/* One item at a time, so that a list of thousands is never there as a tree. */
+static bool put_list(const struct jfield *f, const struct jlist *l, struct sbuf *b)
+{
+    bool done = true;
+
+    sbuf_lit(b, "[");
+    for (size_t i = 0; done && i < l->n; i++) {
+        if (i > 0)
+            sbuf_lit(b, ",");
+        done = put(encode_object(f->table, (const char *)l->items + i * f->item_size), b);
+    }
+    sbuf_lit(b, "]");
+    return done;
+}
+
 int json_encode(const struct jfield *table, const void *in, struct sbuf *b, struct err *e)
 {
-    autojson json_t *root = encode_object(table, in);
+    const char *before = "{";
+    bool done = true;
 
-    if (!root)
-        return err_nomem(e);
-    if (json_dump_callback(root, append, b, JSON_COMPACT) < 0 && !b->failed)
-        return err_nomem(e);
+    for (const struct jfield *f = table; done && f->key; f++) {
+        const void *m = member(in, f);
+        bool none = absent(f, m);
+
+        if (none && !(f->flags & JF_NULL))
+            continue;
+        sbuf_fmt(b, "%s\"%s\":", before, f->key);     /* our own keys need no escapes */
+        before = ",";
+        done = f->type == JT_LIST ? put_list(f, m, b)
+                                  : put(none ? json_null() : encode_value(f, m), b);
+    }
+    sbuf_lit(b, *before == '{' ? "{}" : "}");
     if (b->failed == E2BIG)
         return err_set(e, ERR_TOO_LARGE, "the JSON text is longer than %zu bytes", b->max);
-    return b->failed ? err_nomem(e) : 0;
+    return b->failed || !done ? err_nomem(e) : 0;
 }

@@ -90,7 +90,7 @@ void peer_lookup(uid_t uid, struct identity *ret)
 
 /* ---- names ---- */
 
-#define NAME_MAX_LEN 63         /* useradd(8) makes 32 at most; a longer one is asked for each time */
+#define NAME_MAX_LEN 63         /* useradd(8) makes 32 at most; longer ones are asked for each time */
 
 /* A slot for each uid modulo their number; who comes later takes the place. "": nobody has it. */
 static struct name {
@@ -107,7 +107,7 @@ static bool name_known(uid_t uid, char text[NAME_MAX_LEN + 1])
     pthread_mutex_lock(&names_lock);
     bool known = n->uid == uid && now_mono_ms() < n->until;
     if (known)
-        strcpy(text, n->text);
+        memcpy(text, n->text, sizeof(n->text));
     pthread_mutex_unlock(&names_lock);
     return known;
 }
@@ -116,12 +116,14 @@ static void name_keep(uid_t uid, const char *text)
 {
     struct name *n = &names[uid % ARRAY_SIZE(names)];
 
-    if (strlen(text) > NAME_MAX_LEN)
+    size_t size = strlen(text) + 1;
+
+    if (size > sizeof(n->text))
         return;
     pthread_mutex_lock(&names_lock);
     n->uid = uid;
     n->until = now_mono_ms() + PEER_NAME_MS;
-    strcpy(n->text, text);
+    memcpy(n->text, text, size);
     pthread_mutex_unlock(&names_lock);
 }
 
