@@ -90,7 +90,7 @@ void peer_lookup(uid_t uid, struct identity *ret)
 
 /* ---- names ---- */
 
-#define NAME_MAX_LEN 63         /* useradd(8) makes 32 at most; longer ones are asked for each time */
+#define NAME_MAX_LEN 63         /* useradd(8) makes 32 at most; others are asked for anew */
 
 /* A slot for each uid modulo their number; who comes later takes the place. "": nobody has it. */
 static struct name {
