@@ -171,6 +171,7 @@ static void show_info(const struct api_info *i)
             sbuf_fmt(&accel, " (%s)", why);
         line("Acceleration:", sbuf_str(&accel));
     }
+    line("Control group:", i->cgroup ? i->cgroup : "none");
     line("State:", i->state_dir);
     line("Default image:", i->default_image);
     line_u64("Default CPUs:", i->default_cpus);

@@ -276,6 +276,7 @@ const struct jfield api_info_table[] = {
     JF(struct api_info, accel, JT_STR),
     JF(struct api_info, accel_reason, JT_STR),
     JF(struct api_info, state_dir, JT_STR),
+    JF(struct api_info, cgroup, JT_STR, .flags = JF_NULL),
     JF(struct api_info, sandboxes, JT_U32),
     JF(struct api_info, sandboxes_running, JT_U32),
     JF(struct api_info, images, JT_U32),

@@ -337,6 +337,7 @@ struct api_info {
     uint32_t cpus;
     uint64_t memory;
     char *libvirt_uri, *machine, *accel, *accel_reason, *state_dir;
+    char *cgroup;           /* of which each sandbox has a part; NULL none */
     uint32_t sandboxes, sandboxes_running, images;
     char *default_image;
     uint64_t default_memory, default_disk;

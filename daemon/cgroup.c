@@ -24,6 +24,7 @@
 
 struct cgroups {
     int fd;                     /* owned: <mount>/<name> */
+    char dir[];
 };
 
 static const char *const controllers[] = { "cpu", "memory", "pids" };
@@ -101,12 +102,18 @@ int cgroup_open(const char *dir, struct cgroups **ret, struct err *e)
     autoclose int own = make_group(root, name + 1, e);
     if (own < 0 || give_on(own, e) < 0)
         return -1;
-    struct cgroups *c = calloc(1, sizeof(*c));
+    struct cgroups *c = calloc(1, sizeof(*c) + strlen(dir) + 1);
     if (!c)
         return err_nomem(e);
+    memcpy(c->dir, dir, strlen(dir));
     c->fd = take_fd(&own);
     *ret = c;
     return 0;
+}
+
+const char *cgroup_dir(const struct cgroups *c)
+{
+    return c->dir;
 }
 
 void cgroup_close(struct cgroups *c)
@@ -136,22 +143,45 @@ int cgroup_make(struct cgroups *c, const char *id, const struct cgroup_limits *l
     return write_file(fd, "pids.max", text, e);
 }
 
-static int open_group(struct cgroups *c, const char *id, struct err *e)
+int cgroup_fd(struct cgroups *c, const char *id, struct err *e)
 {
     int fd = openat(c->fd, id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
     return fd < 0 ? err_sys(e, ERR_UNAVAILABLE, errno, "cannot open the control group %s", id) : fd;
 }
 
+/* One that has ended meanwhile needs no limits. */
+static int move(int group, const char *pid, struct err *e)
+{
+    autoclose int fd = openat(group, "cgroup.procs", O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd >= 0 && (write(fd, pid, strlen(pid)) >= 0 || errno == ESRCH))
+        return 0;
+    return err_sys(e, ERR_UNAVAILABLE, errno, "process %s cannot enter its control group", pid);
+}
+
 int cgroup_enter(struct cgroups *c, const char *id, pid_t pid, struct err *e)
 {
-    char text[16];
-    autoclose int fd = open_group(c, id, e);
+    autoclose int fd = cgroup_fd(c, id, e);
+    char text[64], *rest = NULL;
+    autofree char *children = NULL;
+    struct err ended = ERR_INIT;
+    size_t len;
 
     if (fd < 0)
         return -1;
     snprintf(text, sizeof(text), "%d", (int)pid);
-    return write_file(fd, "cgroup.procs", text, e);
+    if (move(fd, text, e) < 0)
+        return -1;
+    /* What it forks from now on is born there. */
+    snprintf(text, sizeof(text), "/proc/%d/task/%d/children", (int)pid, (int)pid);
+    if (io_read_file_at(AT_FDCWD, text, WORDS_MAX, &children, &len, &ended) < 0)
+        return 0;
+    for (char *p = strtok_r(children, " ", &rest); p; p = strtok_r(NULL, " ", &rest)) {
+        if (move(fd, p, e) < 0)
+            return -1;
+    }
+    return 0;
 }
 
 /* The kernel says by cgroup.events when the last process is gone. */
@@ -184,7 +214,7 @@ int cgroup_drop(struct cgroups *c, const char *id, struct err *e)
         return err_set(e, ERR_INTERNAL, "'%s' is no sandbox's", id);
     if (unlinkat(c->fd, id, AT_REMOVEDIR) == 0 || errno == ENOENT)
         return 0;
-    autoclose int fd = open_group(c, id, e);
+    autoclose int fd = cgroup_fd(c, id, e);
     /* cgroup.kill came with Linux 5.14; without it there is nothing more to be done here. */
     if (fd < 0 || write_file(fd, "cgroup.kill", "1", e) < 0 || await_empty(fd, e) < 0)
         return -1;

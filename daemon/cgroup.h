@@ -2,7 +2,7 @@
  *
  * cgroup: limits for QEMU and virtiofsd of a sandbox together, by control groups of version 2:
  *
- *     <dir>/                     made by us in a group that is there; no process in it
+ *     <dir>/                     made in a group that is there, if need be; no process in it
  *         <id>/                  a sandbox that runs: cpu.weight, memory.max, pids.max
  *
  * Not below the group of our own service: the service manager cannot start a service again in whose
@@ -28,11 +28,16 @@ struct cgroup_limits {
 
 /* dir: an absolute path, whose parent is a control group. What former daemons left in it stays. */
 int cgroup_open(const char *dir, struct cgroups **ret, struct err *e);
+const char *cgroup_dir(const struct cgroups *c);        /* borrowed */
 void cgroup_close(struct cgroups *c);           /* the groups stay; NULL is fine */
 
 /* The group of a sandbox with these limits, also if it is there already. */
 int cgroup_make(struct cgroups *c, const char *id, const struct cgroup_limits *l, struct err *e);
-/* Moves a process with all its threads. What it has allocated before stays on its old account. */
+/* Its descriptor, owned, for CLONE_INTO_CGROUP: what is born there never was elsewhere. */
+int cgroup_fd(struct cgroups *c, const char *id, struct err *e);
+/* Moves a process with all its threads, and its children; one that has ended is
+ * success. What it has allocated before stays on its
+ * old account. */
 int cgroup_enter(struct cgroups *c, const char *id, pid_t pid, struct err *e);
 /* Kills what is still in it, and removes it; not there is success. */
 int cgroup_drop(struct cgroups *c, const char *id, struct err *e);

@@ -41,6 +41,11 @@ static bool is_path_or_empty(const char *s)
     return !*s || is_path(s);
 }
 
+static bool is_cgroup(const char *s)
+{
+    return strcmp(s, "auto") == 0 || is_path_or_empty(s);
+}
+
 static bool is_one_of(const char *s, const char *const *words)
 {
     for (; *words; words++)
@@ -158,10 +163,10 @@ static const struct jfield config_table[] = {
     JF(struct config, audit_size, JT_U64, .min = 64 * KIB, .max = 16 * GIB, .def = 16 * MIB),
     JF(struct config, audit_files, JT_U32, .min = 1, .max = 1000, .def = 8),
     JF(struct config, events, JT_U32, .min = 100, .max = 1000000, .def = 10000),
-    JF(struct config, cgroup, JT_STR, .check = is_path_or_empty,
-       .rule = "an absolute path, or empty"),
-    JF(struct config, default_ttl_s, JT_U64, .max = LIMIT_TIME_MAX / 1000),
-    JF(struct config, default_idle_timeout_s, JT_U64, .max = LIMIT_TIME_MAX / 1000),
+    JF(struct config, cgroup, JT_STR, .check = is_cgroup,
+       .rule = "auto, an absolute path, or empty"),
+    JF(struct config, default_ttl_s, JT_U64, .max = LIMIT_TIME_MAX / 1000, .def = 0),
+    JF(struct config, default_idle_timeout_s, JT_U64, .max = LIMIT_TIME_MAX / 1000, .def = 0),
     JF(struct config, default_restart, JT_STR, .check = restart_valid, .rule = RESTART_RULE),
     JF(struct config, idle_cpu_percent, JT_U32, .min = 1, .max = 100, .def = 5),
     JF(struct config, connections, JT_U32, .min = 1, .max = 1000000, .def = 2048),
@@ -206,7 +211,7 @@ static int fill_defaults(struct config *c, struct err *e)
         set_default(&c->virtiofsd, "", e) < 0 || set_default(&c->subnet, "auto", e) < 0 ||
         set_default(&c->default_policy, "agent", e) < 0 ||
         set_default(&c->default_restart, "no", e) < 0 ||
-        set_default(&c->cgroup, "", e) < 0 ||
+        set_default(&c->cgroup, "auto", e) < 0 ||
         set_default(&c->resolver, "", e) < 0 ||
         set_default(&c->resolver_denied, "refused", e) < 0 ||
         set_default(&c->audit, "required", e) < 0)

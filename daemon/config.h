@@ -53,7 +53,7 @@ struct config {
     uint64_t default_ttl_s, default_idle_timeout_s; /* of sandboxes that say nothing; 0 none */
     char *default_restart;  /* common/restart.h: "no" */
     uint32_t idle_cpu_percent;      /* of a host's processor: who takes more is at work: 5 */
-    char *cgroup;           /* path of a control group to make for sandboxes; "" none */
+    char *cgroup;           /* "auto", path of a control group for sandboxes; "" none */
     char *qemu_group;       /* qemu:///system only: group QEMU needs ("libvirt-qemu"); "" none */
 };
 

@@ -131,6 +131,7 @@ int h_info(struct call *c, struct err *e)
         .accel = (char *)accel_name(vi.accel.accel),
         .accel_reason = vi.accel.reason,
         .state_dir = d->config.state_dir,
+        .cgroup = (char *)vms_cgroup(d->vms),
         .sandboxes = vi.sandboxes,
         .sandboxes_running = vi.running,
         .images = images,

@@ -503,6 +503,8 @@ static void kill_and_reap(int pidfd)
         waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG); /* ECHILD: not ours */
 }
 
+/* Into its control group at once (clone(2)): virtiofsd forks early, and a child that was there
+ * before would not follow. */
 static pid_t spawn(struct child *c, int *ret_pidfd)
 {
     sigset_t all, old;
@@ -514,6 +516,10 @@ static pid_t spawn(struct child *c, int *ret_pidfd)
         .exit_signal = SIGCHLD,
     };
 
+    if (c->spec->cgroup_fd > 0) {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = (uint64_t)c->spec->cgroup_fd;
+    }
     /* No handler of the daemon may run in the child. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);

@@ -28,6 +28,7 @@ struct share_spec {
     const gid_t *groups; /* supplementary, borrowed */
     size_t n_groups;
     int log_fd;          /* its stderr (borrowed) */
+    int cgroup_fd;       /* control group that it is born in (borrowed); 0 or less: the daemon's */
     const char *program; /* virtiofsd; NULL or "": found where distributions put it */
 };
 

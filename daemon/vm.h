@@ -104,4 +104,6 @@ typedef int (*vms_each_fn)(void *arg, struct vm *vm, struct err *e);
 int vms_each(struct vms *v, const struct caller *c, vms_each_fn fn, void *arg, struct err *e);
 
 struct vms_info { uint32_t sandboxes, running; struct accel_verdict accel; char *libvirt, *qemu; };
+/* The control group that sandboxes have theirs in, borrowed; NULL: they have none. */
+const char *vms_cgroup(struct vms *v);
 int vms_info(struct vms *v, struct vms_info *ret, struct err *e);

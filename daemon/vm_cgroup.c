@@ -2,7 +2,7 @@
  *
  * vm_cgroup: the control group of each sandbox that runs (cgroup.h), where the configuration names
  * a place for them. QEMU enters right after libvirt has started it, as it is libvirt that starts
- * it; virtiofsd as soon as it is there.
+ * it; virtiofsd is born in there.
  *
  * memory.max is what the guest has and what QEMU and virtiofsd need beside that. Their page cache
  * counts, too, and is given back by the kernel before anybody is killed. Who is killed is QEMU or
@@ -18,7 +18,14 @@
 
 #include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
+/* Beside our own unit's group, which cannot be had (cgroup.h), the service manager has one that is
+ * there for nothing else. Another daemon, that is not this unit, must not find it: what it does not
+ * know in there it ends. */
+#define MOUNT "/sys/fs/cgroup"
+#define OUR_UNIT "/sandboxd.service"
+#define GUESTS_UNIT "/sandboxd-guests.service"
 #define OVERHEAD (768 * MIB)        /* QEMU's own, its translated code (256 MiB), virtiofsd's */
 #define WEIGHT_PER_CPU 50           /* two processors have the kernel's default, 100 */
 #define THREADS 512                 /* beside one for each processor */
@@ -26,13 +33,56 @@
 
 AUTO_DEFINE(vmref, struct vm, vm_unref)
 
+/* False: we are not that unit, or there is no such group. */
+static bool find_delegated(struct sbuf *path)
+{
+    struct err none = ERR_INIT;
+    autofree char *text = NULL;
+    size_t len, ours = strlen(OUR_UNIT);
+
+    if (io_read_file_at(AT_FDCWD, "/proc/self/cgroup", LIMIT_PATH, &text, &len, &none) < 0)
+        return false;
+    /* cgroups(7): hierarchy 0 is that of version 2 */
+    char *own = strstr(text, "0::/");
+    if (!own || (own != text && own[-1] != '\n'))
+        return false;
+    own += strlen("0::");
+    len = strcspn(own, "\n");
+    if (len < ours || memcmp(own + len - ours, OUR_UNIT, ours) != 0)
+        return false;
+    sbuf_fmt(path, MOUNT "%.*s" GUESTS_UNIT, (int)(len - ours), own);
+    return !path->failed && access(sbuf_str(path), F_OK) == 0;
+}
+
+/* "auto" takes what the service manager has made for us (systemd/sandboxd-guests.service), and goes
+ * on without; a path that was asked for has to work. */
 int vm_cgroups_open(struct vms *v, struct err *e)
 {
-    if (!v->config->cgroup[0])
+    const char *want = v->config->cgroup;
+    bool automatic = strcmp(want, "auto") == 0;
+    bool libvirts = strcmp(v->config->libvirt_uri, "embed") != 0;
+    autosbuf struct sbuf path = SBUF(LIMIT_PATH);
+    struct err why = ERR_INIT;
+
+    if (!want[0])
         return 0;
-    if (strcmp(v->config->libvirt_uri, "embed") != 0)
+    if (libvirts && !automatic)
         return err_set(e, ERR_INVALID, "cgroup: libvirtd puts its guests into groups itself");
-    return cgroup_open(v->config->cgroup, &v->cgroups, e) < 0 ? err_wrap(e, "cgroup") : 0;
+    if (libvirts || (automatic && !find_delegated(&path)))
+        return 0;
+    if (cgroup_open(automatic ? sbuf_str(&path) : want, &v->cgroups, &why) == 0)
+        return 0;
+    if (!automatic) {
+        *e = why;
+        return err_wrap(e, "cgroup");
+    }
+    log_warn(LOG_CTX(.error = &why), "sandboxes run without limits by control groups");
+    return 0;
+}
+
+const char *vms_cgroup(struct vms *v)
+{
+    return v->cgroups ? cgroup_dir(v->cgroups) : NULL;
 }
 
 int vm_cgroup_make(struct vm *vm, struct err *e)
@@ -44,6 +94,12 @@ int vm_cgroup_make(struct vm *vm, struct err *e)
     };
 
     return vm->vms->cgroups ? cgroup_make(vm->vms->cgroups, vm->id, &l, e) : 0;
+}
+
+int vm_cgroup_fd(struct vm *vm, int *ret, struct err *e)
+{
+    *ret = vm->vms->cgroups ? cgroup_fd(vm->vms->cgroups, vm->id, e) : -1;
+    return *ret < 0 && vm->vms->cgroups ? -1 : 0;
 }
 
 int vm_cgroup_enter(struct vm *vm, pid_t pid, struct err *e)

@@ -175,6 +175,7 @@ void vm_stall_sweep(struct vms *v);     /* worker: lets go on what has room agai
 int vm_cgroups_open(struct vms *v, struct err *e);
 int vm_cgroups_settle(struct vms *v, struct err *e);    /* removes those of what does not run */
 int vm_cgroup_make(struct vm *vm, struct err *e);
+int vm_cgroup_fd(struct vm *vm, int *ret, struct err *e);       /* owned; -1: none */
 int vm_cgroup_enter(struct vm *vm, pid_t pid, struct err *e);
 int vm_cgroup_enter_qemu(struct vm *vm, struct err *e);
 void vm_cgroup_drop(struct vms *v, const char *id);     /* with what is still in it */

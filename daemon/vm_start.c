@@ -173,8 +173,8 @@ static int step_share(struct start *s, struct err *e)
     autofree char *socket = vm_path(s->v, vm->id, VMP_SHARE_SOCK);
     if (!socket)
         return err_nomem(e);
-    autoclose int log_fd = open_share_log(vm, e);
-    if (log_fd < 0 || vm_identity(&vm->row, &who, e) < 0)
+    autoclose int log_fd = open_share_log(vm, e), group_fd = -1;
+    if (log_fd < 0 || vm_cgroup_fd(vm, &group_fd, e) < 0 || vm_identity(&vm->row, &who, e) < 0)
         return -1;
     struct share_spec spec = {
         .program = s->v->config->virtiofsd,
@@ -188,6 +188,7 @@ static int step_share(struct start *s, struct err *e)
         .groups = who.groups,
         .n_groups = who.n_groups,
         .log_fd = log_fd,
+        .cgroup_fd = group_fd,
     };
     struct share_proc proc = { 0 };
     if (share_start(&spec, &proc, e) < 0)
@@ -200,7 +201,6 @@ static int step_share(struct start *s, struct err *e)
     pthread_mutex_unlock(&vm->lock);
     /* The row knows the process before QEMU does, so a crash here leaves none behind. */
     if (fault_at(FAULT_START_SHARE_ROW, e) < 0 || vm_store_row(vm, e) < 0 ||
-        vm_cgroup_enter(vm, proc.pid, e) < 0 ||
         vm_watch_share(vm, e) < 0) {
         vm_close_guest(vm);
         return -1;

@@ -17,6 +17,7 @@ FILES = {
     "bin/sbx",
     "lib/systemd/catalog/sandboxd.catalog",
     "lib/systemd/system/sandboxd.service",
+    "lib/systemd/system/sandboxd-guests.service",
     "lib/systemd/system/sandboxd.socket",
     "lib/systemd/system/sandboxd-readonly.socket",
     "lib/sysusers.d/sandboxd.conf",
@@ -78,6 +79,7 @@ def test_a_distributions_prefix_puts_units_where_it_expects_them(installed):
         assert {p for p in paths if "/lib/" in p} == {
             "/usr/lib/systemd/catalog/sandboxd.catalog",
             "/usr/lib/systemd/system/sandboxd.service",
+            "/usr/lib/systemd/system/sandboxd-guests.service",
             "/usr/lib/systemd/system/sandboxd.socket",
             "/usr/lib/systemd/system/sandboxd-readonly.socket",
             "/usr/lib/sysusers.d/sandboxd.conf",
@@ -110,16 +112,16 @@ def test_a_machine_without_libsystemd_builds_and_gets_no_units(installed):
 def units(installed):
     """A folder with the units as installed, except that the program is where it lies now."""
     with temporary() as d:
-        for name in ("sandboxd.service", "sandboxd.socket", "sandboxd-readonly.socket"):
+        for name in ("sandboxd.service", "sandboxd-guests.service", "sandboxd.socket", "sandboxd-readonly.socket"):
             text = read(installed.units, name)
             with open(os.path.join(d, name), "w") as f:
-                f.write(text.replace("ExecStart=", "ExecStart=" + installed.root))
+                f.write(text if "guests" in name else text.replace("ExecStart=", "ExecStart=" + installed.root))
         yield d
 
 
 def verify(folder):
     r = run("systemd-analyze", "verify", "--man=no", folder + "/sandboxd.service",
-            folder + "/sandboxd.socket", folder + "/sandboxd-readonly.socket", env={**ENV, "SYSTEMD_UNIT_PATH": folder + ":"})
+            folder + "/sandboxd-guests.service", folder + "/sandboxd.socket", folder + "/sandboxd-readonly.socket", env={**ENV, "SYSTEMD_UNIT_PATH": folder + ":"})
     # warnings about units of the machine are not ours
     return r.returncode, [line for line in r.stderr.splitlines() if "sandboxd" in line]
 
@@ -244,6 +246,21 @@ def test_the_read_only_socket_is_known_by_its_name_and_nobodys_at_first(installe
     assert socket("Socket", "Service") == "sandboxd.service"
     assert (socket("Socket", "SocketGroup"), socket("Socket", "SocketMode")) == ("root", "0660")
     assert socket("Socket", "ListenStream") != installed.unit("sandboxd.socket")("Socket", "ListenStream")
+
+
+def test_the_sandboxes_control_group_is_where_the_daemon_looks_and_as_closed_as_its_own(installed):
+    service, guests = installed.unit("sandboxd.service"), installed.unit("sandboxd-guests.service")
+    assert '#define OUR_UNIT "/sandboxd.service"' in source("daemon/vm_cgroup.c")
+    assert '#define GUESTS_UNIT "/sandboxd-guests.service"' in source("daemon/vm_cgroup.c")
+    assert guests("Service", "Delegate").split() == ["cpu", "memory", "pids"]
+    assert service("Unit", "Wants") == "sandboxd-guests.service"
+    assert "sandboxd-guests.service" in service("Unit", "After").split()
+    assert service("Service", "ProtectControlGroups") == "yes"
+    assert service("Service", "ReadWritePaths") == "-/sys/fs/cgroup/system.slice/sandboxd-guests.service"
+    for key in ("DevicePolicy", "DeviceAllow", "TasksMax", "OOMPolicy"):
+        assert guests.values["Service", key] == service.values["Service", key], key
+    # ends with the machine, not by a slip of the hand
+    assert guests("Unit", "RefuseManualStop") == "yes" and guests("Service", "RemainAfterExit") == "yes"
 
 
 def test_sandboxes_outlive_the_daemon_and_the_daemon_is_given_time(installed):
