@@ -81,6 +81,35 @@ static int make_group(int dir, const char *name, struct err *e)
                   : fd;
 }
 
+int cgroup_self(struct sbuf *path, struct err *e)
+{
+    autofree char *text = NULL;
+    size_t len;
+
+    if (io_read_file_at(AT_FDCWD, "/proc/self/cgroup", WORDS_MAX, &text, &len, e) < 0)
+        return -1;
+    /* cgroups(7): hierarchy 0 is that of version 2 */
+    char *own = strstr(text, "0::/");
+    if (!own || (own != text && own[-1] != '\n'))
+        return err_set(e, ERR_UNAVAILABLE, "this process is in no control group of version 2");
+    own += strlen("0::");
+    sbuf_fmt(path, CGROUP_MOUNT "%.*s", (int)strcspn(own, "\n"), own);
+    return path->failed ? err_nomem(e) : 0;
+}
+
+int cgroup_step_aside(const char *dir, struct err *e)
+{
+    struct statfs fs;
+    autoclose int own = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (own < 0 || fstatfs(own, &fs) < 0)
+        return err_sys(e, ERR_UNAVAILABLE, errno, "cannot open %s", dir);
+    if (fs.f_type != CGROUP2_SUPER_MAGIC)
+        return err_set(e, ERR_UNAVAILABLE, "%s is no control group of version 2", dir);
+    autoclose int aside = make_group(own, "keeper", e);
+    return aside < 0 ? -1 : write_file(aside, "cgroup.procs", "0", e);
+}
+
 int cgroup_open(const char *dir, struct cgroups **ret, struct err *e)
 {
     const char *name = strrchr(dir, '/');

@@ -19,6 +19,15 @@
 #include <sys/types.h>
 
 struct cgroups;
+struct sbuf;
+
+/* Where the kernel's control groups of version 2 are looked for. */
+#define CGROUP_MOUNT "/sys/fs/cgroup"
+/* Appends the path of the group this process is in. ERR_UNAVAILABLE: not one of version 2. */
+int cgroup_self(struct sbuf *path, struct err *e);
+/* Moves this process from the group `dir` into one below it that is made for it, and whose name is
+ * no sandbox's. */
+int cgroup_step_aside(const char *dir, struct err *e);
 
 struct cgroup_limits {
     uint32_t cpu_weight;        /* 1 to 10000; the kernel's default is 100 */

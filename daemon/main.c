@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "daemon/audit_cmd.h"
 #include "daemon/backup_cmd.h"
+#include "daemon/cgroup_cmd.h"
 #include "daemon/daemon.h"
 #include "daemon/fault.h"
 #include "daemon/fsck_cmd.h"
@@ -54,6 +55,7 @@ static const struct {
     { "audit", audit_cmd },
     { "backup", backup_cmd },
     { "fsck", fsck_cmd },
+    { "cgroup", cgroup_cmd },       /* for sandboxd-guests.service, hence not in the help */
 };
 
 struct args {

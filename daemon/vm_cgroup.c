@@ -23,7 +23,6 @@
 /* Beside our own unit's group, which cannot be had (cgroup.h), the service manager has one that is
  * there for nothing else. Another daemon, that is not this unit, must not find it: what it does not
  * know in there it ends. */
-#define MOUNT "/sys/fs/cgroup"
 #define OUR_UNIT "/sandboxd.service"
 #define GUESTS_UNIT "/sandboxd-guests.service"
 #define OVERHEAD (768 * MIB)        /* QEMU's own, its translated code (256 MiB), virtiofsd's */
@@ -37,20 +36,13 @@ AUTO_DEFINE(vmref, struct vm, vm_unref)
 static bool find_delegated(struct sbuf *path)
 {
     struct err none = ERR_INIT;
-    autofree char *text = NULL;
-    size_t len, ours = strlen(OUR_UNIT);
+    autosbuf struct sbuf own = SBUF(LIMIT_PATH);
+    size_t unit = strlen(OUR_UNIT);
 
-    if (io_read_file_at(AT_FDCWD, "/proc/self/cgroup", LIMIT_PATH, &text, &len, &none) < 0)
+    if (cgroup_self(&own, &none) < 0 || own.len < unit ||
+        strcmp(sbuf_str(&own) + own.len - unit, OUR_UNIT) != 0)
         return false;
-    /* cgroups(7): hierarchy 0 is that of version 2 */
-    char *own = strstr(text, "0::/");
-    if (!own || (own != text && own[-1] != '\n'))
-        return false;
-    own += strlen("0::");
-    len = strcspn(own, "\n");
-    if (len < ours || memcmp(own + len - ours, OUR_UNIT, ours) != 0)
-        return false;
-    sbuf_fmt(path, MOUNT "%.*s" GUESTS_UNIT, (int)(len - ours), own);
+    sbuf_fmt(path, "%.*s" GUESTS_UNIT, (int)(own.len - unit), sbuf_str(&own));
     return !path->failed && access(sbuf_str(path), F_OK) == 0;
 }
 

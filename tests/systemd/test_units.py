@@ -115,7 +115,7 @@ def units(installed):
         for name in ("sandboxd.service", "sandboxd-guests.service", "sandboxd.socket", "sandboxd-readonly.socket"):
             text = read(installed.units, name)
             with open(os.path.join(d, name), "w") as f:
-                f.write(text if "guests" in name else text.replace("ExecStart=", "ExecStart=" + installed.root))
+                f.write(text.replace("ExecStart=", "ExecStart=" + installed.root))
         yield d
 
 
@@ -260,7 +260,8 @@ def test_the_sandboxes_control_group_is_where_the_daemon_looks_and_as_closed_as_
     for key in ("DevicePolicy", "DeviceAllow", "TasksMax", "OOMPolicy"):
         assert guests.values["Service", key] == service.values["Service", key], key
     # ends with the machine, not by a slip of the hand
-    assert guests("Unit", "RefuseManualStop") == "yes" and guests("Service", "RemainAfterExit") == "yes"
+    assert guests("Unit", "RefuseManualStop") == "yes"
+    assert guests("Service", "Type") == "notify" and guests("Service", "ExecStart").endswith("/sandboxd cgroup")
 
 
 def test_sandboxes_outlive_the_daemon_and_the_daemon_is_given_time(installed):
