@@ -20,7 +20,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define CGROUP_MOUNT "/sys/fs/cgroup"
 #define NAME "sandboxd-test"
 #define ONE "00000000000000a1"
 #define TWO "00000000000000a2"
@@ -198,6 +197,69 @@ TEST(what_is_left_in_a_group_ends_with_it)
     ASSERT_OK(cgroup_drop(c, ONE, &e), e);
     ASSERT_EQ(waitpid(pid, &status, 0), pid);
     ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    done(c);
+}
+
+/* "0::/sandboxd-test/...": the group that this process is in. */
+static const char *own(void)
+{
+    static char text[LIMIT_PATH];
+    autosbuf struct sbuf path = SBUF(LIMIT_PATH);
+
+    ASSERT_OK(cgroup_self(&path, &e), e);
+    snprintf(text, sizeof(text), "%s", sbuf_str(&path));
+    return text;
+}
+
+TEST(children_go_with_the_one_that_is_moved)
+{
+    struct cgroups *c = open_groups();
+    int say[2], go[2], status;
+    char seen = 0;
+
+    ASSERT_OK(cgroup_make(c, ONE, &limits, &e), e);
+    ASSERT_EQ(pipe(say), 0);
+    ASSERT_EQ(pipe(go), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (fork() == 0) {      /* as virtiofsd does: there before its parent is moved */
+            bool in = write(say[1], "r", 1) == 1 && read(go[0], &seen, 1) == 1 &&
+                      strcmp(own(), CGROUP_MOUNT "/" NAME "/" ONE) == 0;
+            _exit(in ? 0 : 1);
+        }
+        wait(&status);
+        _exit(WEXITSTATUS(status));
+    }
+    ASSERT_EQ(read(say[0], &seen, 1), 1);
+    ASSERT_OK(cgroup_enter(c, ONE, pid, &e), e);
+    ASSERT_EQ(write(go[1], "g", 1), 1);
+    ASSERT_EQ(waitpid(pid, &status, 0), pid);
+    ASSERT_EQ(WEXITSTATUS(status), 0);
+    /* it has ended: no error, as it needs no limits any more */
+    ASSERT_OK(cgroup_enter(c, ONE, pid, &e), e);
+    ASSERT_OK(cgroup_drop(c, ONE, &e), e);
+    done(c);
+}
+
+TEST(who_keeps_a_group_is_no_process_in_it)
+{
+    struct cgroups *c = open_groups();
+    int status;
+
+    ASSERT_OK(cgroup_make(c, ONE, &limits, &e), e);
+    int fd = cgroup_fd(c, ONE, &e);
+    ASSERT_GE(fd, 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        bool aside = cgroup_step_aside(CGROUP_MOUNT "/" NAME "/" ONE, &e) == 0 &&
+                     strcmp(own(), CGROUP_MOUNT "/" NAME "/" ONE "/keeper") == 0;
+        _exit(aside ? 0 : 1);
+    }
+    ASSERT_EQ(waitpid(pid, &status, 0), pid);
+    ASSERT_EQ(WEXITSTATUS(status), 0);
+    ASSERT_EQ(unlinkat(fd, "keeper", AT_REMOVEDIR), 0);
+    close(fd);
+    ASSERT_OK(cgroup_drop(c, ONE, &e), e);
     done(c);
 }
 

@@ -20,5 +20,5 @@ def test_the_module_on_a_kernel_that_has_them(daemon):
                       env={"SBX_TEST_CGROUP": "1", "LD_LIBRARY_PATH": "/workspace"})
     lines = r["stdout"].splitlines()
     assert r["exit_code"] == 0, r["stdout"] + r["stderr"]
-    assert sum(l.startswith("ok ") for l in lines) == 6 and "skip" not in r["stdout"].lower(), r["stdout"]
+    assert sum(l.startswith("ok ") for l in lines) == 8 and "skip" not in r["stdout"].lower(), r["stdout"]
     daemon.ok("rm", "-f", "host")
