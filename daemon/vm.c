@@ -133,8 +133,7 @@ void vm_job_end(struct vm *vm)
     pthread_mutex_lock(&vm->lock);
     vm->job = false;
     /* What happened while the job was held and was not the holder's doing. */
-    bool again = vm->row.state == VM_RUNNING && (vm->domain_gone || vm->share_gone);
-    bool share = !vm->domain_gone;
+    bool again = vm->row.state == VM_RUNNING && vm->domain_gone;
     /* Here, since every way out of a start, a stop, and a removal comes through here. */
     if (vm->removed)
         quota_drop(&vm->charge, QUOTA_ALL);
@@ -143,8 +142,7 @@ void vm_job_end(struct vm *vm)
     pthread_cond_broadcast(&vm->changed);
     pthread_mutex_unlock(&vm->lock);
     if (again)
-        worker_post(vm->vms->worker, share ? vm_job_share_gone : vm_job_domain_gone, vm->vms,
-                    vm->id, NULL);
+        worker_post(vm->vms->worker, vm_job_domain_gone, vm->vms, vm->id, NULL);
 }
 
 static void job_cleanup(struct vm **vm)

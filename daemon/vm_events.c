@@ -3,7 +3,8 @@
  * vm_events: news about sandboxes that nobody asked for: the guest powered off, QEMU crashed,
  * virtiofsd ended. libvirt's thread and the event thread only post; the worker notes the news, and
  * takes the lifecycle job when it is free. When it is not, its holder knows what it does, and
- * vm_job_end() posts again if the sandbox is left running on something that is gone.
+ * vm_job_end() posts again if the sandbox is left running on a domain that is gone. Of shares that
+ * are gone the sweep thinks again and again.
  */
 #include "common/auto.h"
 #include "common/io.h"
@@ -11,6 +12,9 @@
 #include "daemon/vm_priv.h"
 
 #include <string.h>
+
+#define SHARE_SETTLE_MS 1000    /* libvirt hears of a QEMU's end no later than so, */
+#define SHARE_WORD_MS 15000     /* and says so no later: as long as it may take to end one */
 
 AUTO_DEFINE(vmref, struct vm, vm_unref)
 
@@ -102,20 +106,54 @@ void vm_job_domain_gone(void *ctx, const char *id, const char *detail)
     vm_job_end(vm);
 }
 
+/* Noted only, even where the job is free: virtiofsd ends with QEMU, and often is heard of first.
+ * Then libvirt's word, which is a job of this same thread, is the reason. */
 void vm_job_share_gone(void *ctx, const char *id, const char *detail)
 {
-    struct vms *v = ctx;
-    autotype(vmref) struct vm *vm = vms_get(v, id);
+    autotype(vmref) struct vm *vm = vms_get(ctx, id);
 
     if (!vm)
         return;
     pthread_mutex_lock(&vm->lock);
-    vm->share_gone = true;
+    if (!vm->share_gone_at)
+        vm->share_gone_at = now_mono_ms();
     pthread_mutex_unlock(&vm->lock);
-    /* virtiofsd ends with QEMU, and often is heard of first: then libvirt's word is the reason. */
-    if (vm_wait_domain_gone(vm, deadline_in(1000)) || !try_job(vm))
+}
+
+/* One whose machine runs has lost its share; one whose machine ends will be told of by libvirt, and
+ * is given up only if that word does not come. */
+static void end_without_share(struct vm *vm, int64_t gone_ms)
+{
+    struct err e = ERR_INIT;
+    bool paused = false;
+
+    if (!try_job(vm))
         return;
-    if (vm->row.state == VM_RUNNING && !vm->domain_gone && !share_alive(&vm->share))
+    bool runs = virt_exists(vm->vms->virt, vm->id, &paused, &e) == 1 && !paused;
+    if (share_alive(&vm->share)) {              /* news of one before it */
+        pthread_mutex_lock(&vm->lock);
+        vm->share_gone_at = 0;
+        pthread_mutex_unlock(&vm->lock);
+    } else if (vm->row.state == VM_RUNNING && !vm->domain_gone &&
+               (runs || gone_ms >= SHARE_WORD_MS)) {
         end_as_stopped(vm, LIFE_FAILED, "the file share process ended");
+    }
     vm_job_end(vm);
+}
+
+void vm_share_sweep(struct vms *v)
+{
+    size_t n;
+    struct vm **list = vms_snapshot(v, &n);
+
+    for (size_t i = 0; i < n; i++) {
+        pthread_mutex_lock(&list[i]->lock);
+        bool runs = list[i]->row.state == VM_RUNNING;
+        int64_t at = list[i]->share_gone_at;
+        pthread_mutex_unlock(&list[i]->lock);
+        int64_t gone_ms = now_mono_ms() - at;
+        if (runs && at && gone_ms >= SHARE_SETTLE_MS)
+            end_without_share(list[i], gone_ms);
+    }
+    vms_snapshot_done(list, n);
 }
