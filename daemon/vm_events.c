@@ -58,7 +58,7 @@ static const char *reason_for(const char *detail)
     static const struct {
         const char *detail, *reason;
     } table[] = {
-        { "shutdown", "the guest powered off" },
+        { VIRT_POWERED_OFF, "the guest powered off" },
         { "crashed", "the virtual machine crashed" },
         { "failed", "the virtual machine failed" },
         { "destroyed", "the virtual machine was ended from outside" },
@@ -101,7 +101,8 @@ void vm_job_domain_gone(void *ctx, const char *id, const char *detail)
     if (!try_job(vm))
         return;
     if (vm->row.state == VM_RUNNING)
-        end_as_stopped(vm, strcmp(vm->gone_detail, "shutdown") == 0 ? LIFE_ENDED_WELL : LIFE_FAILED,
+        end_as_stopped(vm, strcmp(vm->gone_detail, VIRT_POWERED_OFF) == 0 ? LIFE_ENDED_WELL
+                                                                          : LIFE_FAILED,
                        reason_for(vm->gone_detail));
     vm_job_end(vm);
 }

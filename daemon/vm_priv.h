@@ -199,4 +199,6 @@ void vm_limits_of(const struct config *cf, const struct api_create_req *req,
                   struct vm_limits *ret);
 
 /* --- reconcile.c --- */
+/* Reads the rows; each sandbox has its job taken until vms_reconcile() has settled it. */
+int vms_load(struct vms *v, struct err *e);
 int vms_reconcile(struct vms *v, struct err *e);

@@ -264,7 +264,7 @@ int vms_new(const struct vms_deps *deps, struct vms **ret, struct err *e)
     pthread_mutex_init(&v->lock, NULL);
     pthread_mutex_init(&v->probe_lock, NULL);
     pthread_mutex_init(&v->accel_lock, NULL);
-    if (vm_keep_new(&v->keeper, e) < 0 || open_parts(v, e) < 0 || vm_cgroups_open(v, e) < 0 ||
+    if (vm_keep_new(&v->keeper, e) < 0 || vms_load(v, e) < 0 || open_parts(v, e) < 0 || vm_cgroups_open(v, e) < 0 ||
         vms_reconcile(v, e) < 0 ||
         evloop_add_timer(v->loop, SWEEP_MS, on_sweep, v, &v->sweep_timer, e) < 0)
         return -1;

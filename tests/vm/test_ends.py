@@ -62,12 +62,12 @@ def test_a_power_off_is_none_of_its_share(daemon):
     """The share's process ends with QEMU, and may be heard of first."""
     d = daemon
     d.ok("create", "--name", "off", "--workspace", d.workspace(), "--restart", "on-failure")
-    for n in range(3):
+    for n in range(2):
         if n:
             d.ok("start", "off")
         d.sbx("exec", "-u", "root", "off", "--", "sh", "-c", POWER_OFF)
         assert stopped(d, "off")["reason"] == "the guest powered off", n
-    assert ends(d, "off") == ["the guest powered off"] * 3
+    assert ends(d, "off") == ["the guest powered off"] * 2
     d.ok("rm", "-f", "off")
 
 
@@ -78,3 +78,84 @@ def test_a_share_that_dies_ends_its_sandbox(daemon):
     kill_all(of_sandbox(d, "live", "virtiofsd"))
     assert stopped(d, "live")["reason"] == reason and ends(d, "live") == [reason]
     d.ok("rm", "-f", "live")
+def test_a_share_that_died_while_no_daemon_was_there(daemon):
+    d = daemon
+    reason = "the file share process ended while sandboxd was not running"
+    d.ok("create", "--name", "away", "--workspace", d.workspace())
+    for n in range(2):
+        if n:
+            d.ok("start", "away")
+        shares = of_sandbox(d, "away", "virtiofsd")
+        d.stop(signal.SIGKILL)
+        kill_all(shares)
+        wait_until(lambda: not any(alive(p) for p in shares), LONG, "end of the share")
+        d.start()
+        assert stopped(d, "away")["reason"] == reason, n
+    assert ends(d, "away") == [reason] * 2
+    d.ok("rm", "-f", "away")
+
+
+def test_a_power_off_while_no_daemon_is_there(daemon):
+    d = daemon
+    names, share, machines = ["off", "shared"], d.workspace(), {}
+    d.ok("create", "--name", "off", "--restart", "on-failure")
+    d.ok("create", "--name", "shared", "--workspace", share, "--restart", "on-failure")
+    for n in range(2):
+        if n:
+            os.unlink(share + "/now")
+            d.ok("start", *names)
+        for name in names:
+            machines[name] = of_sandbox(d, name, "qemu-system")[0]
+        d.ok("exec", "-d", "-u", "root", "shared", "--", "sh", "-c",
+             "while [ ! -e /workspace/now ]; do sleep 0.1; done; " + POWER_OFF)
+        d.ok("exec", "-d", "-u", "root", "off", "--", "sh", "-c", "sleep 10; " + POWER_OFF)
+        d.stop(signal.SIGKILL)
+        with open(share + "/now", "w"):
+            pass
+        for name in names:
+            wait_until(lambda: query(machines[name]) == "shutdown", LONG, "power-off")
+        d.start()
+        for name in names:
+            assert "powered off" in stopped(d, name)["reason"], n
+    for name in names:
+        assert len(ends(d, name)) == 2 and all("powered off" in v for v in ends(d, name)), ends(d, name)
+    d.ok("rm", "-f", *names)
+
+
+class Monitor:
+    """QEMU's, which is libvirt's while a daemon is there."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(LONG)
+        self.socket.connect(path)
+        self.file = self.socket.makefile("rw")
+        self.file.readline()
+        self.ask("qmp_capabilities")
+
+    def ask(self, command):
+        self.file.write(json.dumps({"execute": command}) + "\n")
+        self.file.flush()
+        while "return" not in (answer := json.loads(self.file.readline())):
+            assert "error" not in answer, answer
+        return answer["return"]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+        self.socket.close()
+
+
+def monitor_path(pid):
+    with open(f"/proc/{pid}/cmdline", "rb") as f:
+        sandbox = re.search(rb"guest=(sbx-[0-9a-f]+)", f.read())[1].decode()
+    for d in glob.glob(f"/var/tmp/sbxv.*/state/libvirt/lib/qemu/domain-*-{sandbox}/monitor.sock"):
+        return d
+    raise AssertionError(f"no monitor of {sandbox}")
+
+
+def query(pid):
+    with Monitor(monitor_path(pid)) as m:
+        return m.ask("query-status")["status"]
