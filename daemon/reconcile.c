@@ -346,8 +346,8 @@ int vms_reconcile(struct vms *v, struct err *e)
 {
     size_t n = 0, given_up = 0;
 
-    if (fault_at(FAULT_REPAIR_DOMAINS, e) < 0 || drop_foreign_domains(v, e) < 0 || fault_at(FAULT_REPAIR_QEMUS, e) < 0 ||
-        end_strays(v, end_stray_qemu, e) < 0)
+    if (fault_at(FAULT_REPAIR_DOMAINS, e) < 0 || drop_foreign_domains(v, e) < 0 ||
+        fault_at(FAULT_REPAIR_QEMUS, e) < 0 || end_strays(v, end_stray_qemu, e) < 0)
         return err_wrap(e, "reconcile");
     struct vm **list = vms_snapshot(v, &n);
     int64_t word_by = deadline_in(WORD_MS);

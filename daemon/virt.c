@@ -43,7 +43,8 @@
 
 struct virt {
     char *uri; /* owned */
-    virt_event_fn fn;
+    pthread_mutex_t fn_lock; /* covers fn; held over its call */
+    virt_event_fn fn;        /* NULL: nobody listens any more */
     void *arg;
     pthread_t thread;
     bool thread_runs;
@@ -219,9 +220,13 @@ static int lifecycle_cb(virConnectPtr conn, virDomainPtr dom, int event, int det
     enum virt_event ev;
     const char *word;
 
-    if (v->fn && name && strncmp(name, NAME_PREFIX, strlen(NAME_PREFIX)) == 0 &&
-        event_map(event, detail, &ev, &word))
+    if (!name || strncmp(name, NAME_PREFIX, strlen(NAME_PREFIX)) != 0 ||
+        !event_map(event, detail, &ev, &word))
+        return 0;
+    pthread_mutex_lock(&v->fn_lock);
+    if (v->fn)
         v->fn(v->arg, name + strlen(NAME_PREFIX), ev, word);
+    pthread_mutex_unlock(&v->fn_lock);
     return 0;
 }
 
@@ -290,6 +295,7 @@ int virt_open(const char *uri, virt_event_fn fn, void *arg, struct virt **ret, s
     v->fn = fn;
     v->arg = arg;
     pthread_mutex_init(&v->lock, NULL);
+    pthread_mutex_init(&v->fn_lock, NULL);
     v->uri = strdup(uri);
     if (!v->uri)
         return err_nomem(e);
@@ -310,6 +316,13 @@ int virt_open(const char *uri, virt_event_fn fn, void *arg, struct virt **ret, s
     return 0;
 }
 
+void virt_mute(struct virt *v)
+{
+    pthread_mutex_lock(&v->fn_lock);
+    v->fn = NULL;
+    pthread_mutex_unlock(&v->fn_lock);
+}
+
 void virt_close(struct virt *v)
 {
     if (!v)
@@ -318,6 +331,7 @@ void virt_close(struct virt *v)
     disconnect_locked(v);
     pthread_mutex_unlock(&v->lock);
     event_stop(v);
+    pthread_mutex_destroy(&v->fn_lock);
     pthread_mutex_destroy(&v->lock);
     free(v->uri);
     free(v);

@@ -29,6 +29,8 @@ typedef void (*virt_event_fn)(void *arg, const char *sandbox_id, enum virt_event
  * "qemu:///system". Starts the event thread, then opens (the first time about 7 s). *ret is set
  * before the first event comes, which may be before this returns. */
 int virt_open(const char *uri, virt_event_fn fn, void *arg, struct virt **ret, struct err *e);
+/* No event is told of any more, nor is one being told of when this returns; all else goes on. */
+void virt_mute(struct virt *v);
 void virt_close(struct virt *v);
 int virt_versions(struct virt *v, char **ret_libvirt, char **ret_qemu, struct err *e);
 

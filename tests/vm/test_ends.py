@@ -95,6 +95,24 @@ def test_a_share_that_died_while_no_daemon_was_there(daemon):
     d.ok("rm", "-f", "away")
 
 
+def test_a_daemon_that_leaves_as_sandboxes_end(daemon):
+    """What it has heard of it still deals with; the next one finds the rest."""
+    d = daemon
+    names = ["one", "two"]
+    for name in names:
+        d.ok("create", "--name", name, "--workspace", d.workspace())
+    kill_all(of_sandbox(d, "one", "virtiofsd") + of_sandbox(d, "two", "qemu-system"))
+    p = d.process
+    for _ in range(5):                  # time enough to hear of it, hardly enough to be done with it
+        d.get("/v1/sandboxes")
+    d.stop(signal.SIGTERM)
+    assert p.returncode == 0
+    d.start()
+    for name in names:
+        assert stopped(d, name)["reason"] and len(ends(d, name)) == 1
+    d.ok("rm", "-f", *names)
+
+
 def test_a_power_off_while_no_daemon_is_there(daemon):
     d = daemon
     names, share, machines = ["off", "shared"], d.workspace(), {}
