@@ -652,6 +652,19 @@ static int insert_row(struct vms *v, const struct api_create_req *req, struct vm
     return 0;
 }
 
+/* With its job taken, and what it was charged for, before anybody can find it: who starts it by its
+ * name at that moment waits, and does not pay once more. Takes row and charge over. */
+static int enlist(struct vms *v, struct vm_row *row, struct quota_charge *charge, struct vm **ret,
+                  struct err *e)
+{
+    if (vm_new_take(v, row, ret, e) < 0)
+        return -1;
+    (*ret)->job = true;
+    (*ret)->charge = *charge;
+    *charge = (struct quota_charge){ 0 };
+    return vms_add(v, *ret, e);
+}
+
 int vms_create(struct vms *v, const struct caller *c, const struct api_create_req *req,
                const char *wanted_id, struct api_sandbox *ret, struct err *e)
 {
@@ -675,18 +688,13 @@ int vms_create(struct vms *v, const struct caller *c, const struct api_create_re
     char id[LIMIT_ID + 1];
     memcpy(id, row.id, sizeof(id));
     if (fault_at(FAULT_CREATE_RULES, e) < 0 ||
-        ruleset_store(&rules, v->store, id, e) < 0 || vm_new_take(v, &row, &vm, e) < 0 ||
-        vms_add(v, vm, e) < 0) {
+        ruleset_store(&rules, v->store, id, e) < 0 || enlist(v, &row, &charge, &vm, e) < 0) {
         struct err ignored = ERR_INIT;
         store_vm_delete(v->store, id, &ignored);
         return -1;
     }
-    if (vm_job_begin(vm, deadline_in(JOB_WAIT_MS), e) < 0)
-        return -1;
     autojob struct vm *job = vm;
     vm_tell(vm, EVENT_CREATE, vm->row.image_name);
-    vm->charge = charge;
-    charge = (struct quota_charge){ 0 };
     int r = fault_at(FAULT_CREATE_START, e);
     if (r == 0)
         r = req->start ? vm_start_job(vm, workspace, e) : vm_set_state(vm, VM_STOPPED, NULL, e);
