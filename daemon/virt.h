@@ -52,6 +52,7 @@ enum virt_pause {
     VIRT_PAUSE_WATCHDOG,
     VIRT_PAUSE_PANIC,
     VIRT_PAUSE_FAULT,       /* by QEMU, without more words: KVM's internal errors come so */
+    VIRT_PAUSE_MAX,
 };
 /* 1 and why; 0: it runs, or there is no such domain. */
 int virt_pause(struct virt *v, const char *sandbox_id, enum virt_pause *ret_why, struct err *e);

@@ -262,13 +262,20 @@ static int dup_into(char **ret, const char *s, struct err *e)
     return *ret ? 0 : err_nomem(e);
 }
 
+static const char *reason_locked(const struct vm *vm)
+{
+    if (vm->stalled)
+        return vm_stall_reason;
+    return vm->paused && vm->row.state == VM_RUNNING ? "paused from outside" : vm->row.reason;
+}
+
 static int describe_locked(const struct vm *vm, struct api_sandbox *ret, struct err *e)
 {
     const struct vm_row *r = &vm->row;
 
     if (dup_into(&ret->id, r->id, e) < 0 || dup_into(&ret->name, r->name, e) < 0 ||
         dup_into(&ret->state, vm_state_name(r->state), e) < 0 ||
-        dup_into(&ret->reason, vm->stalled ? vm_stall_reason : r->reason, e) < 0 ||
+        dup_into(&ret->reason, reason_locked(vm), e) < 0 ||
         dup_into(&ret->image.name, r->image_name, e) < 0 ||
         dup_into(&ret->image.digest, r->image_digest, e) < 0 ||
         dup_into(&ret->workspace.path, r->workspace, e) < 0 ||

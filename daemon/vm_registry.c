@@ -200,7 +200,7 @@ int vms_info(struct vms *v, struct vms_info *ret, struct err *e)
 static void sweep_job(void *ctx, const char *id, const char *detail)
 {
     vm_log_sweep(ctx);
-    vm_share_sweep(ctx);
+    vm_events_sweep(ctx);
     vm_stall_sweep(ctx);
     vm_keep_sweep(ctx);
 }

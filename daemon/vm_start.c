@@ -306,6 +306,7 @@ static int step_domain(struct start *s, struct err *e)
     s->console_from = console_size(s->vm);
     pthread_mutex_lock(&s->vm->lock);
     s->vm->domain_gone = false;
+    s->vm->paused = false;
     s->vm->gone_detail[0] = '\0';
     pthread_mutex_unlock(&s->vm->lock);
     if (vm_open_console(s->vm, e) < 0)      /* before the first word */

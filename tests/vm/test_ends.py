@@ -177,3 +177,41 @@ def monitor_path(pid):
 def query(pid):
     with Monitor(monitor_path(pid)) as m:
         return m.ask("query-status")["status"]
+
+
+def libvirts_socket(d, path):
+    """A copy of the daemon's own connection to a monitor."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    process = os.pidfd_open(d.process.pid)
+    try:
+        for fd in os.listdir(f"/proc/{d.process.pid}/fd"):
+            with contextlib.suppress(OSError):
+                if not os.readlink(f"/proc/{d.process.pid}/fd/{fd}").startswith("socket:"):
+                    continue            # above all not the one that holds a lock
+                s = socket.socket(fileno=libc.syscall(438, process, int(fd), 0))    # pidfd_getfd
+                with contextlib.suppress(OSError):
+                    if s.family == socket.AF_UNIX and s.getpeername() == path:
+                        return s
+                s.close()
+    finally:
+        os.close(process)
+    raise AssertionError(f"nobody is connected to {path}")
+
+
+def test_a_machine_that_stands_still_is_stopped(daemon):
+    """As by an internal error of KVM, which QEMU tells nobody more about than that it stopped the machine."""
+    d = daemon
+    d.ok("create", "--name", "live")
+    d.ok("create", "--name", "away")
+    with libvirts_socket(d, monitor_path(of_sandbox(d, "live", "qemu-system")[0])) as s:
+        s.sendall(b'{"execute": "stop"}\n')
+    s = stopped(d, "live")
+    assert "was halted" in s["reason"] and ends(d, "live") == [s["reason"]]
+    path = monitor_path(of_sandbox(d, "away", "qemu-system")[0])
+    d.stop(signal.SIGKILL)
+    with Monitor(path) as m:
+        m.ask("stop")
+    d.start()
+    reason = "it was halted while sandboxd was not running"
+    assert stopped(d, "away")["reason"] == reason and ends(d, "away") == [reason]
+    d.ok("rm", "-f", "live", "away")
