@@ -159,7 +159,10 @@ int daemon_settle(struct daemon *d, bool serves, struct err *e)
     struct vms_deps deps = { .config = &d->config, .store = d->store, .loop = d->loop,
                              .worker = d->worker, .egress = d->egress, .quota = d->quota,
                              .events = d->events, .audit = d->audit };
-    return vms_new(&deps, &d->vms, e);
+    if (vms_new(&deps, &d->vms, e) < 0)
+        return -1;
+    d->settled = true;
+    return 0;
 }
 
 /* Room on the disk: for the next start first, then for what is noted while there is no other. */
@@ -212,7 +215,7 @@ static bool none_running(struct daemon *d)
     struct vms_info info = { 0 };
     struct err e = ERR_INIT;
 
-    if (!d->vms || vms_info(d->vms, &info, &e) < 0)
+    if (!d->settled || vms_info(d->vms, &info, &e) < 0)
         return false;
     free(info.libvirt);
     free(info.qemu);
@@ -236,7 +239,8 @@ bool daemon_stop(struct daemon *d)
         unlink(d->config.readonly_socket);
     fd_close(take_fd(&d->listen_fd));
     fd_close(take_fd(&d->readonly_fd));
-    /* channels, watches and libvirt close; what was posted is finished; then the objects go */
+    /* nothing is heard any more; what was posted is finished, and still finds libvirt; then the
+     * objects go, and libvirt */
     bool unused = none_running(d);
     if (d->vms)
         vms_release(d->vms);

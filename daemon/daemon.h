@@ -38,6 +38,7 @@ struct daemon {
     struct worker *worker;
     struct egress *egress;
     struct vms *vms;
+    bool settled;               /* vms is whole, and knows what runs */
     struct http *http;
     struct http *readonly;      /* NULL: no such socket */
     int64_t started_at;         /* microseconds since the epoch */

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT
  *
  * reconcile: at start, brings rows, domains, helper processes and directories together again. Runs
- * before the first request, so nobody else touches anything.
+ * before the first request. The worker runs already, and hears what libvirt says: so each sandbox
+ * has its job taken from the moment its row is read, before libvirt is opened, until it is settled.
+ * News of its domain are noted meanwhile, and say why it ended.
  *
  *     row         domain    what is done
  *     creating    any       undone: domain, share, files, row
  *     removing    any       finished
  *     running     runs      adopted: channel and execs opened again, share watched
- *     running     paused    by a full disk: goes on; else it powered off or failed while nobody
- *                           listened: stopped, so said
+ *     running     paused    by a full disk: goes on; else it powered off, or was halted, while
+ *                           nobody listened: stopped, so said
  *     running     none      stopped: it ended while sandboxd was away
  *     stopping    any       stopped
  *     stopped     any       domain ended, runtime leftovers removed
@@ -28,7 +30,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* libvirt ends those that have powered off as soon as it is opened, and says so. One that is gone
+ * has so long until its word has come; all of them together, from the first on. */
+#define WORD_MS 2000
+
 static const char gone_reason[] = "it ended while sandboxd was not running";
+static const char off_reason[] = "it powered off while sandboxd was not running";
+static const char halted_reason[] = "it was halted while sandboxd was not running";
 static const char lost_reason[] = "its disk is gone";
 
 static int stop_row(struct vm *vm, enum life_end how, const char *reason, struct err *e)
@@ -45,6 +53,25 @@ static int stop_row(struct vm *vm, enum life_end how, const char *reason, struct
     log_notice(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid), "sandbox '%s' is stopped%s%s",
                vm->row.name, reason ? ": " : "", reason ? reason : "");
     return 0;
+}
+
+/* What does not run any more, for this reason, unless its guest has powered off: then all else that
+ * is seen of it follows from that. */
+static int stop_ended(struct vm *vm, const char *reason, int64_t word_by, struct err *e)
+{
+    enum virt_pause why = VIRT_NOT_PAUSED;
+    struct err ignored = ERR_INIT;
+    bool paused = false;
+
+    if (virt_pause(vm->vms->virt, vm->id, &why, &ignored) == 1 && why == VIRT_PAUSE_LEAVES)
+        return stop_row(vm, LIFE_ENDED_WELL, off_reason, e);
+    if (virt_exists(vm->vms->virt, vm->id, &paused, &ignored) == 0)
+        (void)vm_wait_domain_gone(vm, word_by);
+    pthread_mutex_lock(&vm->lock);
+    bool off = vm->domain_gone && strcmp(vm->gone_detail, VIRT_POWERED_OFF) == 0;
+    pthread_mutex_unlock(&vm->lock);
+    return off ? stop_row(vm, LIFE_ENDED_WELL, off_reason, e)
+               : stop_row(vm, LIFE_FAILED, reason, e);
 }
 
 static int keep_aside(struct vms *v, const char *id, const char *why, struct err *e)
@@ -86,15 +113,15 @@ static int mark_lost(struct vm *vm, struct err *e)
     return vm_set_state(vm, VM_FAILED, lost_reason, e) < 0 ? -1 : vm_store_row(vm, e);
 }
 
-static int adopt(struct vm *vm, struct err *e)
+static int adopt(struct vm *vm, int64_t word_by, struct err *e)
 {
     if (vm->share.pid && !share_alive(&vm->share))
-        return stop_row(vm, LIFE_FAILED,
-                        "the file share process ended while sandboxd was not running", e);
+        return stop_ended(vm, "the file share process ended while sandboxd was not running",
+                          word_by, e);
     bool linked;
     struct link l;
     if (egress_adopt(vm->vms->egress, vm->id, vm->row.slot, &linked, &l, e) < 0)
-        return stop_row(vm, LIFE_FAILED, "its network could not be closed again", e);
+        return stop_ended(vm, "its network could not be closed again", word_by, e);
     if (linked)
         vm->link = l;
     struct err no = ERR_INIT;
@@ -105,7 +132,7 @@ static int adopt(struct vm *vm, struct err *e)
     if (vm_watch_share(vm, e) < 0 || vm_open_console(vm, e) < 0 || vm_open_guest(vm, e) < 0) {
         log_err(LOG_CTX(.sandbox = vm->id, .error = e), "cannot go on with a running sandbox");
         *e = ERR_INIT;
-        return stop_row(vm, LIFE_FAILED, "sandboxd could not go on with it", e);
+        return stop_ended(vm, "sandboxd could not go on with it", word_by, e);
     }
     vm_life_adopted(vm);
     log_notice(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid), "sandbox '%s' goes on",
@@ -113,7 +140,7 @@ static int adopt(struct vm *vm, struct err *e)
     return 0;
 }
 
-static int settle(struct vm *vm, struct err *e)
+static int settle(struct vm *vm, int64_t word_by, struct err *e)
 {
     bool paused = false;
     struct err ignored = ERR_INIT;
@@ -138,10 +165,8 @@ static int settle(struct vm *vm, struct err *e)
             paused = false;
         }
         if (exists && !paused)
-            return adopt(vm, e);
-        if (!exists)
-            return stop_row(vm, LIFE_FAILED, gone_reason, e);
-        return stop_row(vm, LIFE_ENDED_WELL, "it powered off while sandboxd was not running", e);
+            return adopt(vm, word_by, e);
+        return stop_ended(vm, exists ? halted_reason : gone_reason, word_by, e);
     default:
         return stop_row(vm, LIFE_ENDED_WELL, NULL, e);
     }
@@ -176,7 +201,8 @@ static int load_rows(struct vms *v, struct err *e)
     for (size_t i = 0; i < n; i++) {
         struct vm *vm = NULL;
         if (r == 0)
-            r = vm_new_take(v, &rows[i], &vm, e) < 0 || vms_add(v, vm, e) < 0 ? -1 : 0;
+            r = vm_new_take(v, &rows[i], &vm, e) < 0 || vm_job_begin(vm, 0, e) < 0 ||
+                vms_add(v, vm, e) < 0 ? -1 : 0;
         vm_row_done(&rows[i]);
         vm_unref(vm);
     }
@@ -311,24 +337,30 @@ static void tidy_images(const struct vms *v)
         log_warn(LOG_CTX(.error = &e), "what is left of image builds stays for now, ignoring");
 }
 
+int vms_load(struct vms *v, struct err *e)
+{
+    return read_mark(v, e) < 0 || load_rows(v, e) < 0 ? err_wrap(e, "reconcile") : 0;
+}
+
 int vms_reconcile(struct vms *v, struct err *e)
 {
     size_t n = 0, given_up = 0;
 
-    if (read_mark(v, e) < 0 || load_rows(v, e) < 0 || fault_at(FAULT_REPAIR_DOMAINS, e) < 0 ||
-        drop_foreign_domains(v, e) < 0 || fault_at(FAULT_REPAIR_QEMUS, e) < 0 ||
-        end_strays(v, end_stray_qemu, e) < 0)
+    if (fault_at(FAULT_REPAIR_DOMAINS, e) < 0 || drop_foreign_domains(v, e) < 0 ||
+        fault_at(FAULT_REPAIR_QEMUS, e) < 0 || end_strays(v, end_stray_qemu, e) < 0)
         return err_wrap(e, "reconcile");
     struct vm **list = vms_snapshot(v, &n);
+    int64_t word_by = deadline_in(WORD_MS);
     for (size_t i = 0; i < n; i++) {        /* one broken sandbox must not keep the others away */
         struct err one = ERR_INIT;
-        if (fault_at(FAULT_REPAIR_ONE, &one) < 0 || settle(list[i], &one) < 0) {
+        if (fault_at(FAULT_REPAIR_ONE, &one) < 0 || settle(list[i], word_by, &one) < 0) {
             give_up(list[i], &one);
             given_up++;
         }
         one = ERR_INIT;
         if (!list[i]->removed && charge_again(list[i], &one) < 0)
             log_err(LOG_CTX(.sandbox = list[i]->id, .error = &one), "cannot count a sandbox");
+        vm_job_end(list[i]);
     }
     vms_snapshot_done(list, n);
     if (fault_at(FAULT_REPAIR_NETWORK, e) < 0 || egress_settle(v->egress, e) < 0 ||

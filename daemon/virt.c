@@ -43,7 +43,8 @@
 
 struct virt {
     char *uri; /* owned */
-    virt_event_fn fn;
+    pthread_mutex_t fn_lock; /* covers fn; held over its call */
+    virt_event_fn fn;        /* NULL: nobody listens any more */
     void *arg;
     pthread_t thread;
     bool thread_runs;
@@ -178,7 +179,7 @@ static bool event_map(int event, int detail, enum virt_event *ret_ev, const char
         *ret_ev = VIRT_STOPPED;
         switch (detail) {
         case VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN:
-            *ret_detail = "shutdown";
+            *ret_detail = VIRT_POWERED_OFF;
             return true;
         case VIR_DOMAIN_EVENT_STOPPED_DESTROYED:
             *ret_detail = "destroyed";
@@ -219,9 +220,13 @@ static int lifecycle_cb(virConnectPtr conn, virDomainPtr dom, int event, int det
     enum virt_event ev;
     const char *word;
 
-    if (v->fn && name && strncmp(name, NAME_PREFIX, strlen(NAME_PREFIX)) == 0 &&
-        event_map(event, detail, &ev, &word))
+    if (!name || strncmp(name, NAME_PREFIX, strlen(NAME_PREFIX)) != 0 ||
+        !event_map(event, detail, &ev, &word))
+        return 0;
+    pthread_mutex_lock(&v->fn_lock);
+    if (v->fn)
         v->fn(v->arg, name + strlen(NAME_PREFIX), ev, word);
+    pthread_mutex_unlock(&v->fn_lock);
     return 0;
 }
 
@@ -290,6 +295,7 @@ int virt_open(const char *uri, virt_event_fn fn, void *arg, struct virt **ret, s
     v->fn = fn;
     v->arg = arg;
     pthread_mutex_init(&v->lock, NULL);
+    pthread_mutex_init(&v->fn_lock, NULL);
     v->uri = strdup(uri);
     if (!v->uri)
         return err_nomem(e);
@@ -301,10 +307,20 @@ int virt_open(const char *uri, virt_event_fn fn, void *arg, struct virt **ret, s
         return -1;
 
     autoconnect virConnectPtr conn = NULL;
-    if (connection(v, &conn, e) < 0)
+    *ret = v;       /* first: whoever hears of an event may ask */
+    if (connection(v, &conn, e) < 0) {
+        *ret = NULL;
         return -1;
-    *ret = take_ptr(v);
+    }
+    (void)take_ptr(v);
     return 0;
+}
+
+void virt_mute(struct virt *v)
+{
+    pthread_mutex_lock(&v->fn_lock);
+    v->fn = NULL;
+    pthread_mutex_unlock(&v->fn_lock);
 }
 
 void virt_close(struct virt *v)
@@ -315,6 +331,7 @@ void virt_close(struct virt *v)
     disconnect_locked(v);
     pthread_mutex_unlock(&v->lock);
     event_stop(v);
+    pthread_mutex_destroy(&v->fn_lock);
     pthread_mutex_destroy(&v->lock);
     free(v->uri);
     free(v);
@@ -417,6 +434,44 @@ int virt_stalled(struct virt *v, const char *sandbox_id, struct err *e)
     int state, reason, r = state_of(v, sandbox_id, &state, &reason, e);
 
     return r <= 0 ? r : state == VIR_DOMAIN_PAUSED && reason == VIR_DOMAIN_PAUSED_IOERROR;
+}
+
+static enum virt_pause pause_of(int state, int reason)
+{
+    if (state == VIR_DOMAIN_SHUTDOWN)
+        return VIRT_PAUSE_LEAVES;
+    if (state != VIR_DOMAIN_PAUSED)
+        return VIRT_NOT_PAUSED;
+    switch (reason) {
+    case VIR_DOMAIN_PAUSED_SHUTTING_DOWN:
+        return VIRT_PAUSE_LEAVES;
+    case VIR_DOMAIN_PAUSED_IOERROR:
+        return VIRT_PAUSE_DISK;
+    case VIR_DOMAIN_PAUSED_WATCHDOG:
+        return VIRT_PAUSE_WATCHDOG;
+    case VIR_DOMAIN_PAUSED_CRASHED:
+        return VIRT_PAUSE_PANIC;
+    case VIR_DOMAIN_PAUSED_USER:
+    case VIR_DOMAIN_PAUSED_MIGRATION:
+    case VIR_DOMAIN_PAUSED_SAVE:
+    case VIR_DOMAIN_PAUSED_DUMP:
+    case VIR_DOMAIN_PAUSED_FROM_SNAPSHOT:
+    case VIR_DOMAIN_PAUSED_SNAPSHOT:
+    case VIR_DOMAIN_PAUSED_STARTING_UP:
+        return VIRT_PAUSE_USER;
+    default:
+        return VIRT_PAUSE_FAULT;
+    }
+}
+
+int virt_pause(struct virt *v, const char *sandbox_id, enum virt_pause *ret_why, struct err *e)
+{
+    int state, reason, r = state_of(v, sandbox_id, &state, &reason, e);
+
+    if (r <= 0)
+        return r;
+    *ret_why = pause_of(state, reason);
+    return *ret_why != VIRT_NOT_PAUSED;
 }
 
 int virt_effort(struct virt *v, const char *sandbox_id, bool *ret_running, uint64_t *ret_cpu_ns,

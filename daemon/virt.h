@@ -18,14 +18,19 @@ struct virt;
 
 enum virt_event { VIRT_STOPPED, VIRT_CRASHED, VIRT_PAUSED, VIRT_RESUMED };
 
-/* sandbox_id as in the domain's name; detail is a short word ("shutdown", "destroyed", "crashed",
- * "io-error"). */
+#define VIRT_POWERED_OFF "shutdown"
+
+/* sandbox_id as in the domain's name; detail is a short word (VIRT_POWERED_OFF, "destroyed",
+ * "crashed", "io-error"). */
 typedef void (*virt_event_fn)(void *arg, const char *sandbox_id, enum virt_event ev,
                               const char *detail);
 
 /* uri: "qemu:///embed?root=DIR" (DIR is made and its qemu.conf written by virt) or
- * "qemu:///system". Starts the event thread, then opens (the first time about 7 s). */
+ * "qemu:///system". Starts the event thread, then opens (the first time about 7 s). *ret is set
+ * before the first event comes, which may be before this returns. */
 int virt_open(const char *uri, virt_event_fn fn, void *arg, struct virt **ret, struct err *e);
+/* No event is told of any more, nor is one being told of when this returns; all else goes on. */
+void virt_mute(struct virt *v);
 void virt_close(struct virt *v);
 int virt_versions(struct virt *v, char **ret_libvirt, char **ret_qemu, struct err *e);
 
@@ -38,6 +43,19 @@ int virt_start(struct virt *v, const char *xml, struct err *e);
 int virt_exists(struct virt *v, const char *sandbox_id, bool *ret_paused, struct err *e);
 /* 1: paused by QEMU, as it could not write to the disk; 0: not, or no such domain. */
 int virt_stalled(struct virt *v, const char *sandbox_id, struct err *e);
+/* Why a guest stands still. */
+enum virt_pause {
+    VIRT_NOT_PAUSED,
+    VIRT_PAUSE_DISK,        /* by QEMU, which could not write to the disk */
+    VIRT_PAUSE_LEAVES,      /* it has powered off; VIRT_STOPPED "shutdown" follows */
+    VIRT_PAUSE_USER,        /* by an administrator, through libvirt or QEMU's monitor */
+    VIRT_PAUSE_WATCHDOG,
+    VIRT_PAUSE_PANIC,
+    VIRT_PAUSE_FAULT,       /* by QEMU, without more words: KVM's internal errors come so */
+    VIRT_PAUSE_MAX,
+};
+/* 1 and why; 0: it runs, or there is no such domain. */
+int virt_pause(struct virt *v, const char *sandbox_id, enum virt_pause *ret_why, struct err *e);
 /* 1 and what the host sees of a guest without asking it: whether it runs, and how much time of the
  * host's processors its QEMU has used since it began, in ns; 0: no such domain. */
 int virt_effort(struct virt *v, const char *sandbox_id, bool *ret_running, uint64_t *ret_cpu_ns,

@@ -133,8 +133,7 @@ void vm_job_end(struct vm *vm)
     pthread_mutex_lock(&vm->lock);
     vm->job = false;
     /* What happened while the job was held and was not the holder's doing. */
-    bool again = vm->row.state == VM_RUNNING && (vm->domain_gone || vm->share_gone);
-    bool share = !vm->domain_gone;
+    bool again = vm->row.state == VM_RUNNING && vm->domain_gone;
     /* Here, since every way out of a start, a stop, and a removal comes through here. */
     if (vm->removed)
         quota_drop(&vm->charge, QUOTA_ALL);
@@ -143,8 +142,7 @@ void vm_job_end(struct vm *vm)
     pthread_cond_broadcast(&vm->changed);
     pthread_mutex_unlock(&vm->lock);
     if (again)
-        worker_post(vm->vms->worker, share ? vm_job_share_gone : vm_job_domain_gone, vm->vms,
-                    vm->id, NULL);
+        worker_post(vm->vms->worker, vm_job_domain_gone, vm->vms, vm->id, NULL);
 }
 
 static void job_cleanup(struct vm **vm)
@@ -264,13 +262,20 @@ static int dup_into(char **ret, const char *s, struct err *e)
     return *ret ? 0 : err_nomem(e);
 }
 
+static const char *reason_locked(const struct vm *vm)
+{
+    if (vm->stalled)
+        return vm_stall_reason;
+    return vm->paused && vm->row.state == VM_RUNNING ? "paused from outside" : vm->row.reason;
+}
+
 static int describe_locked(const struct vm *vm, struct api_sandbox *ret, struct err *e)
 {
     const struct vm_row *r = &vm->row;
 
     if (dup_into(&ret->id, r->id, e) < 0 || dup_into(&ret->name, r->name, e) < 0 ||
         dup_into(&ret->state, vm_state_name(r->state), e) < 0 ||
-        dup_into(&ret->reason, vm->stalled ? vm_stall_reason : r->reason, e) < 0 ||
+        dup_into(&ret->reason, reason_locked(vm), e) < 0 ||
         dup_into(&ret->image.name, r->image_name, e) < 0 ||
         dup_into(&ret->image.digest, r->image_digest, e) < 0 ||
         dup_into(&ret->workspace.path, r->workspace, e) < 0 ||
@@ -654,6 +659,19 @@ static int insert_row(struct vms *v, const struct api_create_req *req, struct vm
     return 0;
 }
 
+/* With its job taken, and what it was charged for, before anybody can find it: who starts it by its
+ * name at that moment waits, and does not pay once more. Takes row and charge over. */
+static int enlist(struct vms *v, struct vm_row *row, struct quota_charge *charge, struct vm **ret,
+                  struct err *e)
+{
+    if (vm_new_take(v, row, ret, e) < 0)
+        return -1;
+    (*ret)->job = true;
+    (*ret)->charge = *charge;
+    *charge = (struct quota_charge){ 0 };
+    return vms_add(v, *ret, e);
+}
+
 int vms_create(struct vms *v, const struct caller *c, const struct api_create_req *req,
                const char *wanted_id, struct api_sandbox *ret, struct err *e)
 {
@@ -677,18 +695,13 @@ int vms_create(struct vms *v, const struct caller *c, const struct api_create_re
     char id[LIMIT_ID + 1];
     memcpy(id, row.id, sizeof(id));
     if (fault_at(FAULT_CREATE_RULES, e) < 0 ||
-        ruleset_store(&rules, v->store, id, e) < 0 || vm_new_take(v, &row, &vm, e) < 0 ||
-        vms_add(v, vm, e) < 0) {
+        ruleset_store(&rules, v->store, id, e) < 0 || enlist(v, &row, &charge, &vm, e) < 0) {
         struct err ignored = ERR_INIT;
         store_vm_delete(v->store, id, &ignored);
         return -1;
     }
-    if (vm_job_begin(vm, deadline_in(JOB_WAIT_MS), e) < 0)
-        return -1;
     autojob struct vm *job = vm;
     vm_tell(vm, EVENT_CREATE, vm->row.image_name);
-    vm->charge = charge;
-    charge = (struct quota_charge){ 0 };
     int r = fault_at(FAULT_CREATE_START, e);
     if (r == 0)
         r = req->start ? vm_start_job(vm, workspace, e) : vm_set_state(vm, VM_STOPPED, NULL, e);

@@ -42,13 +42,16 @@ struct vms_deps {       /* borrowed */
     struct events *events;
     struct audit *audit;    /* NULL: none */
 };
-/* Opens libvirt, reconciles what a former daemon left, adopts running guests. Blocks. */
+/* Opens libvirt, reconciles what a former daemon left, adopts running guests. Blocks. What fails
+ * leaves a half-made one in *ret, which has posted to the worker already: it ends as a whole one
+ * does. Only without memory *ret stays as it was. */
 int vms_new(const struct vms_deps *deps, struct vms **ret, struct err *e);
 /* From now on time limits count, and what is to start again does. */
 void vms_keep(struct vms *v);
 /* Leaving is two steps, with worker_free() between them: after vms_release() nothing posts to the
- * worker any more (channels, watches, libvirt are closed), after vms_free() nothing is left. No
- * request may be under way. Running sandboxes go on. */
+ * worker any more but its own jobs (channels, watches, keepers are closed, libvirt is not listened
+ * to), and all that those jobs use is still there; after vms_free() nothing is left. No request may
+ * be under way. Running sandboxes go on. */
 void vms_release(struct vms *v);
 void vms_free(struct vms *v);
 

@@ -1,16 +1,22 @@
 /* SPDX-License-Identifier: MIT
  *
- * vm_events: news about sandboxes that nobody asked for: the guest powered off, QEMU crashed,
- * virtiofsd ended. libvirt's thread and the event thread only post; the worker notes the news, and
- * takes the lifecycle job when it is free. When it is not, its holder knows what it does, and
- * vm_job_end() posts again if the sandbox is left running on something that is gone.
+ * vm_events: news about sandboxes that nobody asked for: the guest powered off, QEMU crashed or
+ * halted it, virtiofsd ended. libvirt's thread and the event thread only post; the worker notes the
+ * news, and takes the lifecycle job when it is free. When it is not, its holder knows what it does,
+ * and vm_job_end() posts again if the sandbox is left running on a domain that is gone. What is not
+ * clear at once, why a share is gone or a machine stands still, is only noted, and decided by the
+ * next sweep.
  */
 #include "common/auto.h"
 #include "common/io.h"
 #include "common/log.h"
 #include "daemon/vm_priv.h"
 
+#include <assert.h>
 #include <string.h>
+
+#define SHARE_SETTLE_MS 1000    /* libvirt hears of a QEMU's end no later than so, */
+#define SHARE_WORD_MS 15000     /* and says so no later: as long as it may take to end one */
 
 AUTO_DEFINE(vmref, struct vm, vm_unref)
 
@@ -23,7 +29,7 @@ void vms_on_virt(void *arg, const char *id, enum virt_event ev, const char *deta
     else if (ev == VIRT_PAUSED && strcmp(detail, "io-error") == 0)
         worker_post(v->worker, vm_job_stalled, v, id, NULL);
     else if (ev == VIRT_PAUSED)
-        log_notice(LOG_CTX(.sandbox = id), "the virtual machine is paused: %s", detail);
+        worker_post(v->worker, vm_job_paused, v, id, NULL);
 }
 
 /* Takes the job without waiting; false when somebody has it. */
@@ -54,7 +60,7 @@ static const char *reason_for(const char *detail)
     static const struct {
         const char *detail, *reason;
     } table[] = {
-        { "shutdown", "the guest powered off" },
+        { VIRT_POWERED_OFF, "the guest powered off" },
         { "crashed", "the virtual machine crashed" },
         { "failed", "the virtual machine failed" },
         { "destroyed", "the virtual machine was ended from outside" },
@@ -97,25 +103,102 @@ void vm_job_domain_gone(void *ctx, const char *id, const char *detail)
     if (!try_job(vm))
         return;
     if (vm->row.state == VM_RUNNING)
-        end_as_stopped(vm, strcmp(vm->gone_detail, "shutdown") == 0 ? LIFE_ENDED_WELL : LIFE_FAILED,
+        end_as_stopped(vm, strcmp(vm->gone_detail, VIRT_POWERED_OFF) == 0 ? LIFE_ENDED_WELL
+                                                                          : LIFE_FAILED,
                        reason_for(vm->gone_detail));
     vm_job_end(vm);
 }
 
+/* Noted only, even where the job is free: virtiofsd ends with QEMU, and often is heard of first.
+ * Then libvirt's word, which is a job of this same thread, is the reason. */
 void vm_job_share_gone(void *ctx, const char *id, const char *detail)
 {
-    struct vms *v = ctx;
-    autotype(vmref) struct vm *vm = vms_get(v, id);
+    autotype(vmref) struct vm *vm = vms_get(ctx, id);
 
     if (!vm)
         return;
     pthread_mutex_lock(&vm->lock);
-    vm->share_gone = true;
+    if (!vm->share_gone_at)
+        vm->share_gone_at = now_mono_ms();
     pthread_mutex_unlock(&vm->lock);
-    /* virtiofsd ends with QEMU, and often is heard of first: then libvirt's word is the reason. */
-    if (vm_wait_domain_gone(vm, deadline_in(1000)) || !try_job(vm))
+}
+
+/* One whose machine runs has lost its share; one whose machine ends will be told of by libvirt, and
+ * is given up only if that word does not come. */
+static void end_without_share(struct vm *vm, int64_t gone_ms)
+{
+    struct err e = ERR_INIT;
+    bool paused = false;
+
+    if (!try_job(vm))
         return;
-    if (vm->row.state == VM_RUNNING && !vm->domain_gone && !share_alive(&vm->share))
+    bool runs = virt_exists(vm->vms->virt, vm->id, &paused, &e) == 1 && !paused;
+    if (share_alive(&vm->share)) {              /* news of one before it */
+        pthread_mutex_lock(&vm->lock);
+        vm->share_gone_at = 0;
+        pthread_mutex_unlock(&vm->lock);
+    } else if (vm->row.state == VM_RUNNING && !vm->domain_gone &&
+               (runs || gone_ms >= SHARE_WORD_MS)) {
         end_as_stopped(vm, LIFE_FAILED, "the file share process ended");
+    }
     vm_job_end(vm);
+}
+
+void vm_job_paused(void *ctx, const char *id, const char *detail)
+{
+    autotype(vmref) struct vm *vm = vms_get(ctx, id);
+
+    if (!vm)
+        return;
+    pthread_mutex_lock(&vm->lock);
+    vm->paused = true;
+    pthread_mutex_unlock(&vm->lock);
+    log_notice(LOG_CTX(.sandbox = id), "the virtual machine is paused");
+}
+
+/* One that cannot go on is stopped; one that an administrator has paused is his. */
+static void end_paused(struct vm *vm)
+{
+    static const char *const halted[] = {   /* NULL: it may go on */
+        [VIRT_PAUSE_WATCHDOG] = "the virtual machine was halted by its watchdog",
+        [VIRT_PAUSE_PANIC] = "the virtual machine was halted, as its kernel panicked",
+        [VIRT_PAUSE_FAULT] = "the virtual machine was halted, QEMU could not go on with it",
+    };
+    static_assert(ARRAY_SIZE(halted) == VIRT_PAUSE_MAX, "a word for each");
+    enum virt_pause why = VIRT_NOT_PAUSED;
+    struct err e = ERR_INIT;
+
+    if (!try_job(vm))
+        return;
+    int r = virt_pause(vm->vms->virt, vm->id, &why, &e);
+    if (r == 0 || (r == 1 && why == VIRT_PAUSE_DISK)) {
+        pthread_mutex_lock(&vm->lock);
+        vm->paused = false;
+        pthread_mutex_unlock(&vm->lock);
+    } else if (r == 1 && vm->row.state == VM_RUNNING && halted[why]) {
+        end_as_stopped(vm, LIFE_FAILED, halted[why]);
+    }
+    vm_job_end(vm);
+    if (why == VIRT_PAUSE_DISK)
+        vm_job_stalled(vm->vms, vm->id, "");
+}
+
+void vm_events_sweep(struct vms *v)
+{
+    size_t n;
+    struct vm **list = vms_snapshot(v, &n);
+
+    for (size_t i = 0; i < n; i++) {
+        pthread_mutex_lock(&list[i]->lock);
+        bool runs = list[i]->row.state == VM_RUNNING;
+        bool paused = list[i]->paused;
+        int64_t at = list[i]->share_gone_at;
+        pthread_mutex_unlock(&list[i]->lock);
+        int64_t gone_ms = now_mono_ms() - at;
+        if (runs && at && gone_ms >= SHARE_SETTLE_MS)
+            end_without_share(list[i], gone_ms);
+        else if (runs && paused)
+            end_paused(list[i]);
+    }
+    vms_snapshot_done(list, n);
 }

@@ -34,8 +34,9 @@ struct vm {
     bool cancel;                /* whoever starts it should give up: it is to be removed */
     bool removed;               /* row and files are gone */
     bool domain_gone;           /* libvirt said so since the last start */
-    bool share_gone;            /* virtiofsd ended since the last start */
+    int64_t share_gone_at;      /* virtiofsd ended since the last start: now_mono_ms(); 0: not */
     char gone_detail[64];       /* libvirt's word for why */
+    bool paused;                /* stands still for another reason than `stalled` (vm_events.c) */
     bool stalled;               /* paused, as the host's disk is full (vm_stall.c) */
     struct vm_row row;          /* owned copy of the row */
     struct life life;           /* of this run */
@@ -165,6 +166,10 @@ int vm_erase(struct vm *vm, struct err *e);
 void vms_on_virt(void *arg, const char *id, enum virt_event ev, const char *detail);
 void vm_job_domain_gone(void *ctx, const char *id, const char *detail);              /* worker */
 void vm_job_share_gone(void *ctx, const char *id, const char *detail);               /* worker */
+void vm_job_paused(void *ctx, const char *id, const char *detail);                   /* worker */
+/* Worker: stops those whose share has ended while their machine runs, or whose machine was halted
+ * for good. */
+void vm_events_sweep(struct vms *v);
 
 /* --- a full disk of the host (vm_stall.c) --- */
 extern const char vm_stall_reason[];
@@ -198,4 +203,6 @@ void vm_limits_of(const struct config *cf, const struct api_create_req *req,
                   struct vm_limits *ret);
 
 /* --- reconcile.c --- */
+/* Reads the rows; each sandbox has its job taken until vms_reconcile() has settled it. */
+int vms_load(struct vms *v, struct err *e);
 int vms_reconcile(struct vms *v, struct err *e);

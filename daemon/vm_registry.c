@@ -200,6 +200,7 @@ int vms_info(struct vms *v, struct vms_info *ret, struct err *e)
 static void sweep_job(void *ctx, const char *id, const char *detail)
 {
     vm_log_sweep(ctx);
+    vm_events_sweep(ctx);
     vm_stall_sweep(ctx);
     vm_keep_sweep(ctx);
 }
@@ -244,14 +245,13 @@ static int open_parts(struct vms *v, struct err *e)
     return accel_probe(choice, cf->state_dir, NULL, NULL, &v->accel, &v->accel_final, e);
 }
 
-AUTO_DEFINE(vms, struct vms, vms_free)
-
 int vms_new(const struct vms_deps *deps, struct vms **ret, struct err *e)
 {
-    autotype(vms) struct vms *v = calloc(1, sizeof(*v));
+    struct vms *v = calloc(1, sizeof(*v));
 
     if (!v)
         return err_nomem(e);
+    *ret = v;       /* half-made too: what it posted is the worker's by then */
     v->config = deps->config;
     v->store = deps->store;
     v->loop = deps->loop;
@@ -263,12 +263,10 @@ int vms_new(const struct vms_deps *deps, struct vms **ret, struct err *e)
     pthread_mutex_init(&v->lock, NULL);
     pthread_mutex_init(&v->probe_lock, NULL);
     pthread_mutex_init(&v->accel_lock, NULL);
-    if (vm_keep_new(&v->keeper, e) < 0 || open_parts(v, e) < 0 || vm_cgroups_open(v, e) < 0 ||
-        vms_reconcile(v, e) < 0 ||
-        evloop_add_timer(v->loop, SWEEP_MS, on_sweep, v, &v->sweep_timer, e) < 0)
+    if (vm_keep_new(&v->keeper, e) < 0 || vms_load(v, e) < 0 || open_parts(v, e) < 0 ||
+        vm_cgroups_open(v, e) < 0 || vms_reconcile(v, e) < 0)
         return -1;
-    *ret = take_ptr(v);
-    return 0;
+    return evloop_add_timer(v->loop, SWEEP_MS, on_sweep, v, &v->sweep_timer, e);
 }
 
 /* The daemon leaves, the guests go on: channels are closed, rows stay "running" and the next daemon
@@ -302,15 +300,15 @@ void vms_release(struct vms *v)
     vm_keep_release(v);
     for (size_t i = 0; i < v->n; i++)
         release(v->list[i]);
-    virt_close(v->virt);
-    v->virt = NULL;
+    if (v->virt)
+        virt_mute(v->virt);     /* what was heard is in the worker's queue, and will ask libvirt */
 }
 
 void vms_free(struct vms *v)
 {
     if (!v)
         return;
-    vms_release(v);     /* for one that vms_new() gave up half-made; else done before */
+    virt_close(v->virt);
     for (size_t i = 0; i < v->n; i++)
         vm_unref(v->list[i]);
     vm_keep_free(v->keeper);

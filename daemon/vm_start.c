@@ -197,7 +197,7 @@ static int step_share(struct start *s, struct err *e)
     vm->share = proc;
     vm->row.share_pid = proc.pid;
     vm->row.share_start = proc.start_time;
-    vm->share_gone = false;
+    vm->share_gone_at = 0;
     pthread_mutex_unlock(&vm->lock);
     /* The row knows the process before QEMU does, so a crash here leaves none behind. */
     if (fault_at(FAULT_START_SHARE_ROW, e) < 0 || vm_store_row(vm, e) < 0 ||
@@ -306,6 +306,7 @@ static int step_domain(struct start *s, struct err *e)
     s->console_from = console_size(s->vm);
     pthread_mutex_lock(&s->vm->lock);
     s->vm->domain_gone = false;
+    s->vm->paused = false;
     s->vm->gone_detail[0] = '\0';
     pthread_mutex_unlock(&s->vm->lock);
     if (vm_open_console(s->vm, e) < 0)      /* before the first word */
