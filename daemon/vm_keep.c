@@ -24,6 +24,7 @@
 #include "daemon/flows.h"
 #include "daemon/vm_priv.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,6 +39,8 @@
 #define JOB_WAIT_MS 30000
 
 struct keeper {
+    char boot_id[37];           /* constant */
+
     pthread_mutex_t lock;       /* guards all up to the line; taken with nothing else held */
     pthread_cond_t changed;
     bool on;
@@ -57,13 +60,18 @@ struct task {
     enum life_verdict why;      /* LIFE_GO_ON: a start */
 };
 
-static struct life_clock clock_now(void)
+static int64_t clock_ms(clockid_t id)
 {
     struct timespec ts;
 
-    clock_gettime(CLOCK_BOOTTIME, &ts);
-    return (struct life_clock){ .boot = (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000,
-                                .real = now_real_us() };
+    clock_gettime(id, &ts);
+    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+static struct life_clock clock_now(const struct vms *v)
+{
+    return (struct life_clock){ .boot_id = v->keeper->boot_id, .boot = clock_ms(CLOCK_BOOTTIME),
+                                .awake = clock_ms(CLOCK_MONOTONIC), .real = now_real_us() };
 }
 
 /* --- what the row says --- */
@@ -80,7 +88,7 @@ void vm_limits_of(const struct config *cf, const struct api_create_req *req,
 
 void vm_life_started(struct vm *vm)
 {
-    struct life_clock now = clock_now();
+    struct life_clock now = clock_now(vm->vms);
 
     pthread_mutex_lock(&vm->lock);
     life_begin(&vm->life, &vm->row, vm->by_policy, &now);
@@ -91,7 +99,7 @@ void vm_life_started(struct vm *vm)
 
 void vm_life_adopted(struct vm *vm)
 {
-    struct life_clock now = clock_now();
+    struct life_clock now = clock_now(vm->vms);
 
     pthread_mutex_lock(&vm->lock);
     life_resume(&vm->life, &vm->row, &now);
@@ -105,10 +113,10 @@ static void wait_for_start_locked(struct vm *vm, const struct life_clock *now)
 
 void vm_life_ended(struct vm *vm, enum life_end how)
 {
-    struct life_clock now = clock_now();
+    struct life_clock now = clock_now(vm->vms);
 
     pthread_mutex_lock(&vm->lock);
-    if (vm->life.began_at && now.boot - vm->life.began_at >= LIFE_STEADY_MS)
+    if (vm->life.began_at && now.awake - vm->life.began_at >= LIFE_STEADY_MS)
         vm->quick = 0;
     vm->row.retry = life_restarts(&vm->row, how, &now);
     if (vm->row.retry)
@@ -128,7 +136,7 @@ void vm_life_by_hand(struct vm *vm)
 
 void vm_touch(struct vm *vm)
 {
-    struct life_clock now = clock_now();
+    struct life_clock now = clock_now(vm->vms);
 
     pthread_mutex_lock(&vm->lock);
     life_touch(&vm->life, &now);
@@ -137,7 +145,7 @@ void vm_touch(struct vm *vm)
 
 int vm_life_describe_locked(const struct vm *vm, struct api_sandbox *ret, struct err *e)
 {
-    struct life_clock now = clock_now();
+    struct life_clock now = clock_now(vm->vms);
     char text[RESTART_TEXT];
 
     ret->ttl_ms = vm->row.limits.ttl_ms;
@@ -158,7 +166,7 @@ int vm_update(struct vm *vm, const struct api_update_req *req, struct err *e)
 {
     if (vm_job_begin(vm, deadline_in(JOB_WAIT_MS), e) < 0)
         return -1;
-    struct life_clock now = clock_now();
+    struct life_clock now = clock_now(vm->vms);
     pthread_mutex_lock(&vm->lock);
     struct vm_row *r = &vm->row;
     if (req->idle_timeout_ms != JSON_UNSET)
@@ -233,7 +241,7 @@ static void set_memory_state(struct vm *vm, enum vm_state s)
 
 static bool ttl_is_over(struct vm *vm)
 {
-    struct life_clock now = clock_now();
+    struct life_clock now = clock_now(vm->vms);
 
     pthread_mutex_lock(&vm->lock);
     bool over = vm->life.stop_at && vm->life.stop_at <= now.boot;
@@ -262,7 +270,7 @@ static void stop_now(struct vm *vm, enum life_verdict why)
         return;
     log_err(LOG_CTX(.sandbox = vm->id, .error = &e), "a time limit cannot stop sandbox '%s'",
             vm->row.name);
-    struct life_clock now = clock_now();
+    struct life_clock now = clock_now(vm->vms);
     pthread_mutex_lock(&vm->lock);
     life_defer(&vm->life, &now);
     pthread_mutex_unlock(&vm->lock);
@@ -271,7 +279,7 @@ static void stop_now(struct vm *vm, enum life_verdict why)
 /* A start by policy that failed: its next one, or the last word. */
 static void start_failed(struct vm *vm, const struct err *why)
 {
-    struct life_clock now = clock_now();
+    struct life_clock now = clock_now(vm->vms);
     char reason[REASON_MAX];
     struct err e = ERR_INIT;
 
@@ -563,7 +571,7 @@ void vm_keep_sweep(struct vms *v)
         return;
     struct vm **list = vms_snapshot(v, &n);
     struct seen *seen = calloc(n + 1, sizeof(*seen));
-    struct life_clock now = clock_now();
+    struct life_clock now = clock_now(v);
     uint32_t gateway = 0;
     bool soon = false;
     for (size_t i = 0; seen && i < n; i++) {
@@ -591,13 +599,18 @@ void vm_keep_sweep(struct vms *v)
 
 int vm_keep_new(struct keeper **ret, struct err *e)
 {
-    struct keeper *k = calloc(1, sizeof(*k));
+    autofree struct keeper *k = calloc(1, sizeof(*k));
+    autofree char *id = NULL;
+    size_t len = 0;
 
     if (!k)
         return err_nomem(e);
+    if (io_read_file_at(AT_FDCWD, "/proc/sys/kernel/random/boot_id", 64, &id, &len, e) < 0)
+        return -1;
+    snprintf(k->boot_id, sizeof(k->boot_id), "%s", id);
     pthread_mutex_init(&k->lock, NULL);
     pthread_cond_init(&k->changed, NULL);
-    *ret = k;
+    *ret = take_ptr(k);
     return 0;
 }
 
