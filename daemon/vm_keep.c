@@ -54,10 +54,17 @@ struct keeper {
     uint64_t flows[LIMIT_SANDBOXES / 64 + 1];   /* by slot: has one that is open */
 };
 
+enum work {
+    WORK_START,                 /* by its policy */
+    WORK_STOP_TTL,
+    WORK_STOP_IDLE,
+    WORK_END_SILENT,            /* vm_stall.c */
+};
+
 struct task {
     struct vms *v;
     struct vm *vm;              /* ref */
-    enum life_verdict why;      /* LIFE_GO_ON: a start */
+    enum work work;
 };
 
 static int64_t clock_ms(clockid_t id)
@@ -249,9 +256,9 @@ static bool ttl_is_over(struct vm *vm)
     return over;
 }
 
-static void stop_now(struct vm *vm, enum life_verdict why)
+static void stop_now(struct vm *vm, enum work why)
 {
-    bool idle = why == LIFE_STOP_IDLE;
+    bool idle = why == WORK_STOP_IDLE;
     char reason[REASON_MAX], text[REASON_MAX + 64], limit[32];
     struct err e = ERR_INIT;
 
@@ -273,6 +280,29 @@ static void stop_now(struct vm *vm, enum life_verdict why)
     struct life_clock now = clock_now(vm->vms);
     pthread_mutex_lock(&vm->lock);
     life_defer(&vm->life, &now);
+    pthread_mutex_unlock(&vm->lock);
+}
+
+/* Its power is cut; for its policy that is a crash. */
+static void end_silent(struct vm *vm)
+{
+    static const char reason[] = "its QEMU did not answer when there was room again";
+    struct err e = ERR_INIT;
+
+    pthread_mutex_lock(&vm->lock);
+    bool silent = vm->silent;
+    pthread_mutex_unlock(&vm->lock);
+    if (!silent)
+        return;
+    vm_life_ended(vm, LIFE_FAILED);
+    int r = vm_stop_job(vm, 0, reason, &e);
+    record(vm, "sandbox.stop", "silent", r, &e);
+    if (r == 0)
+        return;
+    log_err(LOG_CTX(.sandbox = vm->id, .error = &e), "cannot end sandbox '%s', whose QEMU does not "
+                                                     "answer", vm->row.name);
+    pthread_mutex_lock(&vm->lock);
+    vm->row.retry = false;
     pthread_mutex_unlock(&vm->lock);
 }
 
@@ -335,10 +365,12 @@ static void act(struct task *t)
     if (vm_job_begin(vm, now_mono_ms(), &e) < 0)
         return;
     if (keeps_on(t->v->keeper)) {
-        if (t->why != LIFE_GO_ON && vm->row.state == VM_RUNNING)
-            stop_now(vm, t->why);
-        else if (t->why == LIFE_GO_ON && vm->row.state == VM_STOPPED && vm->row.retry)
+        if (t->work == WORK_START && vm->row.state == VM_STOPPED && vm->row.retry)
             start_now(vm);
+        else if (t->work == WORK_END_SILENT && vm->row.state == VM_RUNNING)
+            end_silent(vm);
+        else if (t->work != WORK_START && vm->row.state == VM_RUNNING)
+            stop_now(vm, t->work);
     }
     vm_job_end(vm);
 }
@@ -383,7 +415,7 @@ static struct task **free_place_locked(struct keeper *k, uid_t uid)
     return of_user < KEEP_PER_USER ? place : NULL;
 }
 
-static void send_thread(struct vms *v, struct vm *vm, enum life_verdict why)
+static void send_thread(struct vms *v, struct vm *vm, enum work work)
 {
     struct keeper *k = v->keeper;
     struct task *t = calloc(1, sizeof(*t));
@@ -392,7 +424,7 @@ static void send_thread(struct vms *v, struct vm *vm, enum life_verdict why)
 
     if (!t)
         return;
-    *t = (struct task){ .v = v, .vm = vm_ref(vm), .why = why };
+    *t = (struct task){ .v = v, .vm = vm_ref(vm), .work = work };
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     pthread_mutex_lock(&k->lock);
@@ -419,6 +451,15 @@ static void send_thread(struct vms *v, struct vm *vm, enum life_verdict why)
         vm_unref(vm);
         free(t);
     }
+}
+
+void vm_keep_end_silent(struct vm *vm)
+{
+    pthread_mutex_lock(&vm->lock);
+    bool kept = vm->kept;
+    pthread_mutex_unlock(&vm->lock);
+    if (!kept)
+        send_thread(vm->vms, vm, WORK_END_SILENT);
 }
 
 /* --- looking: the worker --- */
@@ -554,8 +595,10 @@ static void judge(struct vms *v, struct vm *vm, const struct seen *s, const stru
         return;
     if (verdict == LIFE_WARN)
         warn_of_stop(vm, now);
-    else if (verdict != LIFE_GO_ON || s->due)
-        send_thread(v, vm, verdict);
+    else if (verdict != LIFE_GO_ON)
+        send_thread(v, vm, verdict == LIFE_STOP_TTL ? WORK_STOP_TTL : WORK_STOP_IDLE);
+    else if (s->due)
+        send_thread(v, vm, WORK_START);
     store_idle(vm, false);
 }
 
