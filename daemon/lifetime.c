@@ -120,6 +120,13 @@ int64_t life_stops_at(const struct life *l, const struct vm_limits *limits,
     return now->real + (left > 0 ? left * 1000 : 0);
 }
 
+bool life_has_place(bool start, unsigned under_way, unsigned of_user)
+{
+    unsigned max = start ? LIFE_STARTS_MAX : LIFE_STOPS_MAX;
+
+    return under_way < max && of_user < (under_way < max / 2 ? LIFE_PER_USER : 1);
+}
+
 bool life_restarts(const struct vm_row *row, enum life_end how, const struct life_clock *now)
 {
     const struct restart *r = &row->limits.restart;

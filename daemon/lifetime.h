@@ -72,6 +72,15 @@ void life_defer(struct life *l, const struct life_clock *now);
 int64_t life_stops_at(const struct life *l, const struct vm_limits *limits,
                       const struct life_clock *now, int64_t *ret_idle_since);
 
+/* Stops and starts have threads, few of each. A start may take minutes, so stops have places of
+ * their own; and while half of the places are taken, a user may have one at a time, so that few
+ * users with much to do do not hold back the others. */
+#define LIFE_STOPS_MAX 8
+#define LIFE_STARTS_MAX 4
+#define LIFE_PER_USER 2         /* of each */
+/* Whether one more may begin, when so many of its sort are under way, and so many of its user. */
+bool life_has_place(bool start, unsigned under_way, unsigned of_user);
+
 /* Whether a sandbox that ended by itself is to start again. */
 bool life_restarts(const struct vm_row *row, enum life_end how, const struct life_clock *now);
 /* The time from the n-th end in a row (0 and up) to the next start, in ms. */

@@ -13,9 +13,9 @@
  * on a reference of their own.
  *
  * libvirt's calls have no deadlines. The slow ones are CreateXML (QEMU's start, 30 s at most by
- * libvirt's own limit) and Destroy (SIGTERM, SIGKILL after 10 s, an error after 40 s). A caller with
- * a deadline of its own checks it between calls. Resume asks the monitor of a QEMU that may be in a
- * guest's hands by then, and returns when that answers or ends: so it has a thread of its own.
+ * libvirt's own limit) and Destroy (SIGTERM, SIGKILL after 10 s, an error after 40 s). A caller
+ * with a deadline of its own checks it between calls. Resume asks the monitor of a QEMU that may be
+ * in a guest's hands by then, and returns when that answers or ends: so it has a thread of its own.
  * State, list and effort are libvirt's and the kernel's knowledge; no monitor is asked.
  */
 #include "daemon/virt.h"

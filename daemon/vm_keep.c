@@ -9,8 +9,9 @@
  * stopped. conntrack is read for all sandboxes at once, every FLOWS_MS and before one is stopped.
  *
  * A stop takes up to ten seconds and a start up to minutes, and the news that a start waits for
- * come through the worker. So each has a thread of its own, few at a time and fewer for one user;
- * what finds none free is found again by the next look. Threads are not joined but counted.
+ * come through the worker. So each has a thread of its own, few at a time and fewer for one user,
+ * and no stop waits for starts (life_has_place()); what finds no place is found again by the next
+ * look. Threads are not joined but counted.
  *
  * An idle sandbox is stopped only if nobody comes meanwhile: first its state says "stopping", so
  * that no new command is taken (vm_execs()), and then it is seen again whether one came before
@@ -30,8 +31,7 @@
 #include <string.h>
 #include <time.h>
 
-#define KEEP_THREADS 8
-#define KEEP_PER_USER 2
+#define KEEP_THREADS (LIFE_STOPS_MAX + LIFE_STARTS_MAX)
 #define FLOWS_MS 10000
 #define SOON_MS 5000            /* the next look may stop it */
 #define IDLE_STORED_MS 30000    /* the row may be wrong by so much */
@@ -400,19 +400,22 @@ static void *task_thread(void *arg)
     return NULL;
 }
 
-/* A place among the tasks; NULL: all are taken, or as many as one user may have. */
-static struct task **free_place_locked(struct keeper *k, uid_t uid)
+/* A place among the tasks; NULL: none for this one now. */
+static struct task **free_place_locked(struct keeper *k, const struct task *t)
 {
     struct task **place = NULL;
-    unsigned of_user = 0;
+    unsigned under_way = 0, of_user = 0;
+    bool start = t->work == WORK_START;
 
     for (size_t i = 0; i < KEEP_THREADS; i++) {
-        if (!k->tasks[i])
+        if (!k->tasks[i]) {
             place = &k->tasks[i];
-        else
-            of_user += k->tasks[i]->vm->row.uid == uid;
+        } else if ((k->tasks[i]->work == WORK_START) == start) {
+            under_way++;
+            of_user += k->tasks[i]->vm->row.uid == t->vm->row.uid;
+        }
     }
-    return of_user < KEEP_PER_USER ? place : NULL;
+    return life_has_place(start, under_way, of_user) ? place : NULL;
 }
 
 static void send_thread(struct vms *v, struct vm *vm, enum work work)
@@ -428,7 +431,7 @@ static void send_thread(struct vms *v, struct vm *vm, enum work work)
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     pthread_mutex_lock(&k->lock);
-    struct task **place = k->on ? free_place_locked(k, vm->row.uid) : NULL;
+    struct task **place = k->on ? free_place_locked(k, t) : NULL;
     bool sent = false;
     if (place) {
         pthread_mutex_lock(&vm->lock);

@@ -6,9 +6,9 @@
  * there is room again.
  *
  * Going on is an answer of QEMU's monitor, and a QEMU may be in its guest's hands. So it is told by
- * a thread of its own (virt_resume()), one for a sandbox at most, and the worker looks at the answer.
- * What has not answered for RESUME_MS is ended. No job is needed for that: whoever stops or removes
- * the sandbox meanwhile ends its QEMU, and that is an answer too.
+ * a thread of its own (virt_resume()), one for a sandbox at most, and the worker looks at the
+ * answer. What has not answered for RESUME_MS is ended. No job is needed for that: whoever stops or
+ * removes the sandbox meanwhile ends its QEMU, and that is an answer too.
  *
  * The note is in memory: a daemon that starts anew asks libvirt (reconcile.c). All but the queries
  * run on the worker.

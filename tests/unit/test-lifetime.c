@@ -318,3 +318,39 @@ TEST(restart_policies_have_words)
     ASSERT_TRUE(restart_parse("no", &r));
     ASSERT_STREQ(restart_format(&r, text), "no");
 }
+
+/* Who of these users gets places, each with more to do than there are: in their order, as looks
+ * come by it. */
+static unsigned places(bool start, unsigned users, unsigned *of)
+{
+    unsigned sum = 0;
+
+    for (unsigned round = 0; round < 4; round++) {
+        for (unsigned u = 0; u < users; u++) {
+            while (life_has_place(start, sum, of[u])) {
+                of[u]++;
+                sum++;
+            }
+        }
+    }
+    return sum;
+}
+
+TEST(stops_have_places_of_their_own_and_few_users_do_not_take_all)
+{
+    unsigned one[1] = { 0 }, four[4] = { 0 }, nine[9] = { 0 }, crash[4] = { 0 };
+
+    ASSERT_EQ(places(false, 1, one), 2);
+    ASSERT_EQ(places(false, 4, four), 6);
+    ASSERT_TRUE(life_has_place(false, 6, 0));       /* whoever comes fifth */
+    ASSERT_EQ(places(false, 9, nine), 8);
+    ASSERT_FALSE(life_has_place(false, 8, 0));
+    /* a user whose stop has ended leaves the place to one who has none */
+    ASSERT_FALSE(life_has_place(false, 7, 1));
+    ASSERT_TRUE(life_has_place(false, 7, 0));
+    ASSERT_EQ(places(true, 4, crash), 4);
+    ASSERT_FALSE(life_has_place(true, 4, 0));
+    unsigned two[2] = { 0 };
+    ASSERT_EQ(places(true, 2, two), 3);
+    ASSERT_TRUE(life_has_place(true, 3, 0));
+}
