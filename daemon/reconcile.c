@@ -7,8 +7,8 @@
  *     creating    any       undone: domain, share, files, row
  *     removing    any       finished
  *     running     runs      adopted: channel and execs opened again, share watched
- *     running     paused    by a full disk: adopted, goes on when there is room; else it powered off
- *                           or failed while nobody listened: stopped, so said
+ *     running     paused    by a full disk: adopted, goes on when there is room; else it powered
+ *                           off or failed while nobody listened: stopped, so said
  *     running     none      stopped: it ended while sandboxd was away
  *     stopping    any       stopped
  *     stopped     any       domain ended, runtime leftovers removed

@@ -81,7 +81,7 @@ int store_vm_set_state(struct store *st, const char *id, enum vm_state s, const 
 /* Stores state, reason, accel, times and share fields of *r, stop_at with its boot, restarts and
  * retry. */
 int store_vm_update(struct store *st, const struct vm_row *r, struct err *e);
-/* Stores limits and stop_at of *r, with its boot. */
+/* Stores limits, stop_at with its boot, and retry of *r. */
 int store_vm_set_limits(struct store *st, const struct vm_row *r, struct err *e);
 int store_vm_set_idle(struct store *st, const char *id, uint64_t spent_ms, struct err *e);
 int store_vm_delete(struct store *st, const char *id, struct err *e);

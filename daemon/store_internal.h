@@ -46,7 +46,7 @@
       "stop_boot = ?12 WHERE id = ?1")                                                            \
     X(ST_VM_SET_LIMITS,                                                                           \
       "UPDATE vm SET ttl_ms = ?2, idle_ms = ?3, restart = ?4, restart_max = ?5, stop_at = ?6, "   \
-      "stop_boot = ?7 WHERE id = ?1")                                                             \
+      "stop_boot = ?7, retry = ?8 WHERE id = ?1")                                                 \
     X(ST_VM_SET_IDLE, "UPDATE vm SET idle_spent = ?2 WHERE id = ?1")                              \
     X(ST_VM_DELETE, "DELETE FROM vm WHERE id = ?1")                                               \
     X(ST_VM_LIST, "SELECT " VM_COLUMNS ", policy FROM vm ORDER BY created_at, id")                \

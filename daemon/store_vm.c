@@ -146,6 +146,7 @@ int store_vm_set_limits(struct store *st, const struct vm_row *r, struct err *e)
     bind_int(s, 5, r->limits.restart.max);
     bind_int(s, 6, r->stop_at);
     bind_text(s, 7, r->stop_boot);
+    bind_int(s, 8, r->retry);
     return store_step_done(st, s, e, "limits of a sandbox");
 }
 

@@ -169,29 +169,40 @@ int vm_life_describe_locked(const struct vm *vm, struct api_sandbox *ret, struct
     return 0;
 }
 
+/* What the request makes of a row. */
+static void change_row(struct vm_row *r, struct life *l, const struct api_update_req *req,
+                       const struct life_clock *now)
+{
+    if (req->idle_timeout_ms != JSON_UNSET)
+        r->limits.idle_ms = req->idle_timeout_ms;
+    if (req->restart)           /* was checked where it came from */
+        (void)restart_parse(req->restart, &r->limits.restart);
+    if (req->ttl_ms != JSON_UNSET) {
+        r->limits.ttl_ms = req->ttl_ms;
+        life_change(l, r, now);
+    }
+    if (r->limits.restart.policy == RESTART_NO)
+        r->retry = false;
+    life_touch(l, now);
+}
+
 int vm_update(struct vm *vm, const struct api_update_req *req, struct err *e)
 {
     if (vm_job_begin(vm, deadline_in(JOB_WAIT_MS), e) < 0)
         return -1;
     struct life_clock now = clock_now(vm->vms);
+    /* What is refused is not in force: a copy is stored first. Its strings are the row's. */
+    struct life ignored = { 0 };
     pthread_mutex_lock(&vm->lock);
-    struct vm_row *r = &vm->row;
-    if (req->idle_timeout_ms != JSON_UNSET)
-        r->limits.idle_ms = req->idle_timeout_ms;
-    if (req->restart)
-        (void)restart_parse(req->restart, &r->limits.restart);
-    if (req->ttl_ms != JSON_UNSET) {
-        r->limits.ttl_ms = req->ttl_ms;
-        life_change(&vm->life, r, &now);
-    }
-    life_touch(&vm->life, &now);
-    bool gives_up = r->retry && r->limits.restart.policy == RESTART_NO;
-    if (gives_up)
-        r->retry = false;
+    struct vm_row next = vm->row;
     pthread_mutex_unlock(&vm->lock);
-    int rc = store_vm_set_limits(vm->vms->store, &vm->row, e);
-    if (rc == 0 && gives_up)
-        rc = vm_store_row(vm, e);
+    change_row(&next, &ignored, req, &now);
+    int rc = store_vm_set_limits(vm->vms->store, &next, e);
+    if (rc == 0) {
+        pthread_mutex_lock(&vm->lock);
+        change_row(&vm->row, &vm->life, req, &now);
+        pthread_mutex_unlock(&vm->lock);
+    }
     vm_job_end(vm);
     return rc;
 }

@@ -159,6 +159,7 @@ TEST(a_sandbox_comes_back_as_it_went_in)
                                    .restart = { .policy = RESTART_ON_FAILURE, .max = 9 } };
     r.stop_at = 6;
     memcpy(r.stop_boot, "other", 6);
+    r.retry = false;
     ASSERT_EQ(store_vm_set_limits(st, &r, &e), 0);
     vm_row_done(&rows[0]);
     free(rows);
@@ -169,6 +170,7 @@ TEST(a_sandbox_comes_back_as_it_went_in)
     ASSERT_EQ(rows[0].limits.restart.max, 9);
     ASSERT_EQ(rows[0].stop_at, 6);
     ASSERT_STREQ(rows[0].stop_boot, "other");
+    ASSERT_FALSE(rows[0].retry);
     ASSERT_EQ(rows[0].idle_spent, 4711);
     ASSERT_EQ(rows[0].restarts, 3);
     vm_row_done(&rows[0]);
