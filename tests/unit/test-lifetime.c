@@ -126,9 +126,21 @@ TEST(a_ttl_counts_while_the_host_sleeps)
     struct vm_row row = { .limits = { .ttl_ms = HOUR } };
 
     clock_at(5 * S);
+    sleep_of_the_host(3 * HOUR);    /* before it began: no matter */
     struct life l = started(&row);
-    sleep_of_the_host(HOUR);
+    ASSERT_EQ(looks(&l, &row, LIFE_AT_WORK, 20 * MIN, LIFE_GO_ON), LIFE_GO_ON);
+    sleep_of_the_host(40 * MIN);
     ASSERT_EQ(life_look(&l, &row.limits, LIFE_AT_WORK, &now), LIFE_STOP_TTL);
+}
+
+TEST(a_short_limit_warns_when_a_quarter_is_left)
+{
+    struct vm_row row = { .limits = { .ttl_ms = 40 * S } };
+
+    clock_at(5 * S);
+    struct life l = started(&row);
+    ASSERT_EQ(looks(&l, &row, LIFE_AT_WORK, 28 * S, LIFE_GO_ON), LIFE_GO_ON);
+    ASSERT_EQ(looks(&l, &row, LIFE_AT_WORK, 2 * S, LIFE_GO_ON), LIFE_WARN);
 }
 
 TEST(another_boot_of_the_host_gives_a_ttl_anew)
@@ -157,10 +169,12 @@ TEST(a_change_counts_the_ttl_from_now_on)
     clock_at(5 * S);
     struct life l = started(&row);
     ASSERT_EQ(looks(&l, &row, LIFE_AT_WORK, 58 * MIN, LIFE_GO_ON), LIFE_GO_ON);
+    ASSERT_EQ(looks(&l, &row, LIFE_AT_WORK, MIN, LIFE_GO_ON), LIFE_WARN);
     row.limits.ttl_ms = 2 * HOUR;
     life_change(&l, &row, &now);
     ASSERT_EQ(row.stop_at, now.boot + 2 * HOUR);
     ASSERT_EQ(looks(&l, &row, LIFE_AT_WORK, 118 * MIN, LIFE_GO_ON), LIFE_GO_ON);
+    ASSERT_EQ(looks(&l, &row, LIFE_AT_WORK, MIN, LIFE_GO_ON), LIFE_WARN);   /* once more */
     row.limits.ttl_ms = 0;
     life_change(&l, &row, &now);
     ASSERT_EQ(row.stop_at, 0);
@@ -211,6 +225,13 @@ TEST(what_nobody_saw_makes_nobody_idle)
     ASSERT_EQ(looks(&l, &row, LIFE_IDLE, 5 * MIN - 4 * S, LIFE_GO_ON), LIFE_GO_ON);
     ASSERT_EQ(looks(&l, &row, LIFE_IDLE, MIN, LIFE_WARN), LIFE_GO_ON);
     ASSERT_EQ(looks(&l, &row, LIFE_IDLE, MIN, LIFE_GO_ON), LIFE_STOP_IDLE);
+    /* the next daemon has to see it idle once before it stops it */
+    row.idle_spent = (uint64_t)l.idle;
+    life_resume(&l, &row, &now);
+    pass(2 * S);
+    ASSERT_EQ(life_look(&l, &row.limits, LIFE_UNSURE, &now), LIFE_GO_ON);
+    pass(2 * S);
+    ASSERT_EQ(life_look(&l, &row.limits, LIFE_IDLE, &now), LIFE_STOP_IDLE);
 }
 
 TEST(a_stop_that_failed_waits_a_minute)
@@ -224,6 +245,12 @@ TEST(a_stop_that_failed_waits_a_minute)
     life_defer(&l, &now);
     ASSERT_EQ(looks(&l, &row, LIFE_IDLE, MIN - 2 * S, LIFE_GO_ON), LIFE_GO_ON);
     ASSERT_EQ(looks(&l, &row, LIFE_IDLE, 2 * S, LIFE_GO_ON), LIFE_STOP_TTL);
+    /* a change is as good as a minute */
+    life_defer(&l, &now);
+    row.limits.ttl_ms = 2 * S;
+    life_change(&l, &row, &now);
+    pass(2 * S);
+    ASSERT_EQ(life_look(&l, &row.limits, LIFE_IDLE, &now), LIFE_STOP_TTL);
 }
 
 TEST(cpu_time_is_work_from_a_share_of_one_processor_on)
