@@ -110,6 +110,22 @@ def test_removed_while_it_is_paused(daemon):
     assert daemon.ok("exec", "next", "echo", "well") == "well\n"
 
 
+def test_one_that_waits_for_room_is_not_idle(daemon):
+    """Nothing runs in it that a client has started, and its QEMU takes no time."""
+    resize(daemon, "100m")
+    daemon.ok("create", "--name", "full")
+    daemon.ok("create", "--name", "idle")
+    daemon.ok("exec", "-u", "root", "full", "--", "sh", "-c",
+              "setsid sh -c 'yes | head -c 120M > /var/tmp/x' >/dev/null 2>&1 </dev/null &")
+    wait_until(lambda: said(daemon, "full").startswith("paused: the host's disk is full"), 60, "the pause")
+    assert daemon.get("/v1/sandboxes/full")["execs_running"] == 0
+    daemon.ok("update", "--idle-timeout", "6s", "full", "idle")
+    wait_until(lambda: daemon.get("/v1/sandboxes/idle")["state"] == "stopped", 120, "the end of what idles")
+    s = daemon.get("/v1/sandboxes/full")
+    assert (s["state"], s["idle_since"]) == ("running", None), s
+    daemon.ok("rm", "-f", "full", "idle")
+
+
 @pytest.mark.parametrize("restart", [False, True], ids=["running", "restarted"])
 def test_one_that_does_not_answer_is_ended_and_in_nobodys_way(daemon, restart):
     """A QEMU that was taken over, told to go on, does not answer: nor to a daemon that finds it."""

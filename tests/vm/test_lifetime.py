@@ -103,7 +103,10 @@ def test_what_idles_is_stopped_and_what_works_is_not(daemon):
     shell.wait(LONG)
     wait_until(lambda: look(daemon, "shell")["stops_at"], LONG, "countdown")
     assert re.search(r"running \(idle \d+s, stops in \d+s\)", daemon.ok("ls", "--filter", "name=shell"))
+    begun = time.time()
     daemon.ok("exec", "shell", "true")      # and begins anew
+    since = look(daemon, "shell")["idle_since"]
+    assert since is None or timestamp(since) > begun - 1
     assert stopped(daemon, "shell")["reason"] == "idle for 8s"
     assert look(daemon, "busy")["state"] == "running"
     daemon.ok("rm", "-f", *names)
