@@ -1,38 +1,43 @@
 /* SPDX-License-Identifier: MIT */
 #include "daemon/lifetime.h"
 
+#include <stdio.h>
+#include <string.h>
+
 static int64_t min64(int64_t a, int64_t b)
 {
     return a < b ? a : b;
 }
 
-static void set_deadline(struct life *l, const struct vm_row *row, const struct life_clock *now)
+/* 0: none that holds in this boot. */
+static int64_t deadline(const struct vm_row *row, const struct life_clock *now)
 {
-    l->stop_at = row->stop_at ? now->boot + (row->stop_at - now->real) / 1000 : 0;
-    /* 0 is "none", and a moment before the boot is over all the same */
-    if (row->stop_at && l->stop_at <= 0)
-        l->stop_at = 1;
+    return strcmp(row->stop_boot, now->boot_id) == 0 ? row->stop_at : 0;
+}
+
+static void give_ttl(struct vm_row *row, const struct life_clock *now)
+{
+    row->stop_at = row->limits.ttl_ms ? now->boot + (int64_t)row->limits.ttl_ms : 0;
+    snprintf(row->stop_boot, sizeof(row->stop_boot), "%s", row->stop_at ? now->boot_id : "");
 }
 
 void life_begin(struct life *l, struct vm_row *row, bool by_policy, const struct life_clock *now)
 {
-    if (!by_policy)
-        row->stop_at = row->limits.ttl_ms ? now->real + (int64_t)row->limits.ttl_ms * 1000 : 0;
-    *l = (struct life){ .began_at = now->boot, .looked_at = now->boot };
-    set_deadline(l, row, now);
+    if (!by_policy || !deadline(row, now))
+        give_ttl(row, now);
+    *l = (struct life){ .stop_at = row->stop_at, .began_at = now->awake, .looked_at = now->awake };
 }
 
-void life_resume(struct life *l, const struct vm_row *row, const struct life_clock *now)
+void life_resume(struct life *l, struct vm_row *row, const struct life_clock *now)
 {
-    *l = (struct life){ .began_at = now->boot, .looked_at = now->boot,
-                        .idle = (int64_t)row->idle_spent };
-    set_deadline(l, row, now);
+    life_begin(l, row, true, now);
+    l->idle = (int64_t)row->idle_spent;
 }
 
 void life_change(struct life *l, struct vm_row *row, const struct life_clock *now)
 {
-    row->stop_at = row->limits.ttl_ms ? now->real + (int64_t)row->limits.ttl_ms * 1000 : 0;
-    set_deadline(l, row, now);
+    give_ttl(row, now);
+    l->stop_at = row->stop_at;
     l->warned = l->warned_idle = false;
     l->not_before = 0;
 }
@@ -41,17 +46,17 @@ void life_touch(struct life *l, const struct life_clock *now)
 {
     l->idle = 0;
     l->warned_idle = false;
-    l->looked_at = now->boot;
+    l->looked_at = now->awake;
 }
 
 enum life_seen life_cpu(struct life *l, uint64_t cpu_ns, uint32_t percent,
                         const struct life_clock *now)
 {
-    int64_t ms = now->boot - l->cpu_at;
-    bool known = l->cpu_at && ms > 0 && cpu_ns >= l->cpu_ns;
+    int64_t ms = now->awake - l->cpu_at;
+    bool known = l->cpu_at && ms > 0 && ms <= LIFE_STEP_MAX && cpu_ns >= l->cpu_ns;
     uint64_t used = cpu_ns - l->cpu_ns;
 
-    l->cpu_at = now->boot;
+    l->cpu_at = now->awake;
     l->cpu_ns = cpu_ns;
     if (!known)
         return LIFE_UNSURE;
@@ -71,14 +76,14 @@ static bool warns(bool *said, int64_t left, uint64_t limit)
 enum life_verdict life_look(struct life *l, const struct vm_limits *limits, enum life_seen seen,
                             const struct life_clock *now)
 {
-    int64_t step = min64(now->boot - l->looked_at, LIFE_STEP_MAX);
+    int64_t step = now->awake - l->looked_at;
     bool warn = false;
 
     if (seen == LIFE_AT_WORK)
         life_touch(l, now);
-    else if (seen == LIFE_IDLE && step > 0)
+    else if (seen == LIFE_IDLE && step > 0 && step <= LIFE_STEP_MAX)
         l->idle += step;
-    l->looked_at = now->boot;
+    l->looked_at = now->awake;
     if (now->boot < l->not_before)
         return LIFE_GO_ON;
     if (l->stop_at) {
@@ -115,12 +120,20 @@ int64_t life_stops_at(const struct life *l, const struct vm_limits *limits,
     return now->real + (left > 0 ? left * 1000 : 0);
 }
 
+bool life_has_place(bool start, unsigned under_way, unsigned of_user)
+{
+    unsigned max = start ? LIFE_STARTS_MAX : LIFE_STOPS_MAX;
+
+    return under_way < max && of_user < (under_way < max / 2 ? LIFE_PER_USER : 1);
+}
+
 bool life_restarts(const struct vm_row *row, enum life_end how, const struct life_clock *now)
 {
     const struct restart *r = &row->limits.restart;
+    int64_t stop_at = deadline(row, now);
 
     /* its time would be up at once */
-    if (row->stop_at && row->stop_at <= now->real)
+    if (stop_at && stop_at <= now->boot)
         return false;
     switch (r->policy) {
     case RESTART_ALWAYS:

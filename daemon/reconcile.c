@@ -9,8 +9,8 @@
  *     creating    any       undone: domain, share, files, row
  *     removing    any       finished
  *     running     runs      adopted: channel and execs opened again, share watched
- *     running     paused    by a full disk: goes on; else it powered off, or was halted, while
- *                           nobody listened: stopped, so said
+ *     running     paused    by a full disk: adopted, goes on when there is room; else it powered
+ *                           off, or was halted, while nobody listened: stopped, so said
  *     running     none      stopped: it ended while sandboxd was away
  *     stopping    any       stopped
  *     stopped     any       domain ended, runtime leftovers removed
@@ -158,10 +158,8 @@ static int settle(struct vm *vm, int64_t word_by, struct err *e)
     case VM_FAILED:
         return erase_row(vm, e);
     case VM_RUNNING:
-        /* Its disk had no room: it waits, and meets the same again if there is none yet. */
-        if (exists && paused && virt_stalled(vm->vms->virt, vm->id, &ignored) == 1 &&
-            virt_resume(vm->vms->virt, vm->id, &ignored) == 0) {
-            vm_tell(vm, EVENT_RESUME, NULL);
+        if (exists && paused && virt_stalled(vm->vms->virt, vm->id, &ignored) == 1) {
+            vm_stall_found(vm);
             paused = false;
         }
         if (exists && !paused)

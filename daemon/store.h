@@ -65,7 +65,8 @@ struct vm_row {
     int32_t share_pid;      /* virtiofsd, 0 none */
     uint64_t share_start;
     struct vm_limits limits;/* changed by store_vm_set_limits() */
-    int64_t stop_at;        /* when its ttl is up, microseconds; 0 none */
+    int64_t stop_at;        /* when its ttl is up: ms of CLOCK_BOOTTIME; 0 none */
+    char stop_boot[37];     /* of the boot with this id */
     uint64_t idle_spent;    /* ms it had been idle; changed by store_vm_set_idle() */
     uint32_t restarts;      /* by its policy, since somebody started it */
     bool retry;             /* it ended by itself and is to start again */
@@ -77,9 +78,10 @@ void vm_row_done(struct vm_row *r);
 int store_vm_insert(struct store *st, struct vm_row *r, struct err *e);
 int store_vm_set_state(struct store *st, const char *id, enum vm_state s, const char *reason,
                        struct err *e);
-/* Stores state, reason, accel, times and share fields of *r, stop_at, restarts and retry. */
+/* Stores state, reason, accel, times and share fields of *r, stop_at with its boot, restarts and
+ * retry. */
 int store_vm_update(struct store *st, const struct vm_row *r, struct err *e);
-/* Stores limits and stop_at of *r. */
+/* Stores limits, stop_at with its boot, and retry of *r. */
 int store_vm_set_limits(struct store *st, const struct vm_row *r, struct err *e);
 int store_vm_set_idle(struct store *st, const char *id, uint64_t spent_ms, struct err *e);
 int store_vm_delete(struct store *st, const char *id, struct err *e);

@@ -17,7 +17,7 @@
     "id, name, uid, gid, groups, state, reason, slot, image_name, image_digest, workspace, "  \
     "workspace_ro, cpus, memory, disk, env, labels, machine, accel, created_at, started_at, " \
     "stopped_at, share_pid, share_start, ttl_ms, idle_ms, stop_at, idle_spent, restart, "      \
-    "restart_max, restarts, retry"
+    "restart_max, restarts, retry, stop_boot"
 #define RULE_COLUMNS "vm, seq, allow, target, source, uid, added_at, matches"
 #define EXEC_COLUMNS                                                                        \
     "id, vm, stream, command, user, workdir, tty, stdin_open, detach, pid, state, how, value, " \
@@ -38,15 +38,15 @@
     X(ST_VM_INSERT,                                                                               \
       "INSERT INTO vm(" VM_COLUMNS ") VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, " \
       "?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, "     \
-      "?30, ?31, ?32)")                                                                           \
+      "?30, ?31, ?32, ?33)")                                                                      \
     X(ST_VM_SET_STATE, "UPDATE vm SET state = ?2, reason = ?3 WHERE id = ?1")                     \
     X(ST_VM_UPDATE,                                                                               \
       "UPDATE vm SET state = ?2, reason = ?3, accel = ?4, started_at = ?5, stopped_at = ?6, "     \
-      "share_pid = ?7, share_start = ?8, stop_at = ?9, restarts = ?10, retry = ?11 "              \
-      "WHERE id = ?1")                                                                            \
+      "share_pid = ?7, share_start = ?8, stop_at = ?9, restarts = ?10, retry = ?11, "             \
+      "stop_boot = ?12 WHERE id = ?1")                                                            \
     X(ST_VM_SET_LIMITS,                                                                           \
-      "UPDATE vm SET ttl_ms = ?2, idle_ms = ?3, restart = ?4, restart_max = ?5, stop_at = ?6 "    \
-      "WHERE id = ?1")                                                                            \
+      "UPDATE vm SET ttl_ms = ?2, idle_ms = ?3, restart = ?4, restart_max = ?5, stop_at = ?6, "   \
+      "stop_boot = ?7, retry = ?8 WHERE id = ?1")                                                 \
     X(ST_VM_SET_IDLE, "UPDATE vm SET idle_spent = ?2 WHERE id = ?1")                              \
     X(ST_VM_DELETE, "DELETE FROM vm WHERE id = ?1")                                               \
     X(ST_VM_LIST, "SELECT " VM_COLUMNS ", policy FROM vm ORDER BY created_at, id")                \

@@ -78,6 +78,7 @@ static int insert_row(struct store *st, const struct vm_row *r, struct err *e)
     bind_int(s, 30, r->limits.restart.max);
     bind_int(s, 31, r->restarts);
     bind_int(s, 32, r->retry);
+    bind_text(s, 33, r->stop_boot);
     if (sqlite3_step(s) == SQLITE_DONE)
         return 0;
     switch (sqlite3_extended_errcode(st->db)) {
@@ -129,6 +130,7 @@ int store_vm_update(struct store *st, const struct vm_row *r, struct err *e)
     bind_int(s, 9, r->stop_at);
     bind_int(s, 10, r->restarts);
     bind_int(s, 11, r->retry);
+    bind_text(s, 12, r->stop_boot);
     return store_step_done(st, s, e, "sandbox");
 }
 
@@ -143,6 +145,8 @@ int store_vm_set_limits(struct store *st, const struct vm_row *r, struct err *e)
     bind_int(s, 4, r->limits.restart.policy);
     bind_int(s, 5, r->limits.restart.max);
     bind_int(s, 6, r->stop_at);
+    bind_text(s, 7, r->stop_boot);
+    bind_int(s, 8, r->retry);
     return store_step_done(st, s, e, "limits of a sandbox");
 }
 
@@ -172,7 +176,8 @@ static int read_row(sqlite3_stmt *s, struct vm_row *r, struct err *e)
         column_text(s, 8, &r->image_name, e) < 0 || column_text(s, 9, &r->image_digest, e) < 0 ||
         column_text(s, 10, &r->workspace, e) < 0 || column_strv(s, 15, &r->env, e) < 0 ||
         column_strv(s, 16, &r->labels, e) < 0 || column_text(s, 17, &r->machine, e) < 0 ||
-        column_text(s, 18, &r->accel, e) < 0 || column_text(s, 32, &r->policy, e) < 0)
+        column_text(s, 18, &r->accel, e) < 0 || column_text(s, 33, &r->policy, e) < 0 ||
+        column_id(s, 32, r->stop_boot, sizeof(r->stop_boot), e) < 0)
         return -1;
     int state = sqlite3_column_int(s, 5), restart = sqlite3_column_int(s, 28);
     if (restart < 0 || restart >= RESTART_POLICY_MAX)

@@ -12,9 +12,11 @@
  * lock covers that exchange and the pointer, never a call to libvirt that may take long. Calls work
  * on a reference of their own.
  *
- * libvirt's calls have no deadlines. Those used here talk to QEMU's monitor; the slow ones are
- * CreateXML (QEMU's start, 30 s at most by libvirt's own limit) and Destroy (about 15 s for a
- * process that does not die). A caller with a deadline of its own checks it between calls.
+ * libvirt's calls have no deadlines. The slow ones are CreateXML (QEMU's start, 30 s at most by
+ * libvirt's own limit) and Destroy (SIGTERM, SIGKILL after 10 s, an error after 40 s). A caller
+ * with a deadline of its own checks it between calls. Resume asks the monitor of a QEMU that may be
+ * in a guest's hands by then, and returns when that answers or ends: so it has a thread of its own.
+ * State, list and effort are libvirt's and the kernel's knowledge; no monitor is asked.
  */
 #include "daemon/virt.h"
 
@@ -520,19 +522,89 @@ int virt_forget(struct virt *v, const char *sandbox_id, struct err *e)
     return virt_embed_forget(v->uri + embed, sandbox_id, e);
 }
 
-int virt_resume(struct virt *v, const char *sandbox_id, struct err *e)
+struct virt_ask {
+    virConnectPtr conn;     /* ref; the thread's, as the next */
+    virDomainPtr dom;       /* ref */
+    pthread_mutex_t lock;   /* covers all below; a leaf */
+    unsigned refs;          /* who asked, and the thread */
+    int answer;             /* 0 none yet, 1 it goes on, -1 with why */
+    struct err why;
+};
+
+static void ask_unref(struct virt_ask *a)
+{
+    pthread_mutex_lock(&a->lock);
+    unsigned left = --a->refs;
+    pthread_mutex_unlock(&a->lock);
+    if (left)
+        return;
+    pthread_mutex_destroy(&a->lock);
+    free(a);
+}
+
+static void *ask_thread(void *arg)
+{
+    struct virt_ask *a = arg;
+    struct err e = ERR_INIT;
+
+    pthread_setname_np(pthread_self(), "resume");
+    int answer = virDomainResume(a->dom) < 0 ? fail(&e, "cannot resume the guest") : 1;
+    virDomainFree(a->dom);
+    virConnectClose(a->conn);
+    pthread_mutex_lock(&a->lock);
+    a->answer = answer;
+    a->why = e;
+    pthread_mutex_unlock(&a->lock);
+    ask_unref(a);
+    return NULL;
+}
+
+int virt_resume(struct virt *v, const char *sandbox_id, struct virt_ask **ret, struct err *e)
 {
     autoconnect virConnectPtr conn = NULL;
     autodomain virDomainPtr dom = NULL;
+    pthread_attr_t attr;
+    pthread_t thread;
 
     int r = find(v, sandbox_id, &conn, &dom, e);
     if (r < 0)
         return -1;
     if (r == 0)
         return err_set(e, ERR_SANDBOX_STATE, "the sandbox is not running");
-    if (virDomainResume(dom) < 0)
-        return fail(e, "cannot resume the guest");
+    struct virt_ask *a = calloc(1, sizeof(*a));
+    if (!a)
+        return err_nomem(e);
+    *a = (struct virt_ask){ .conn = conn, .dom = dom, .refs = 2 };
+    pthread_mutex_init(&a->lock, NULL);
+    pthread_attr_init(&attr);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    r = pthread_create(&thread, &attr, ask_thread, a);
+    pthread_attr_destroy(&attr);
+    if (r) {
+        a->refs = 1;
+        ask_unref(a);
+        return err_sys(e, ERR_INTERNAL, r, "cannot start a thread");
+    }
+    conn = NULL;
+    dom = NULL;
+    *ret = a;
     return 0;
+}
+
+int virt_ask_answer(struct virt_ask *a, struct err *e)
+{
+    pthread_mutex_lock(&a->lock);
+    int answer = a->answer;
+    if (answer < 0)
+        *e = a->why;
+    pthread_mutex_unlock(&a->lock);
+    return answer;
+}
+
+void virt_ask_free(struct virt_ask *a)
+{
+    if (a)
+        ask_unref(a);
 }
 
 int virt_list(struct virt *v, char ***ret_ids, size_t *ret_n, struct err *e)

@@ -65,7 +65,13 @@ int virt_destroy(struct virt *v, const char *sandbox_id, struct err *e);
 /* Removes what the embedded driver keeps of a domain that is gone for good: QEMU's own log. Those
  * of a system's libvirtd are its administrator's. */
 int virt_forget(struct virt *v, const char *sandbox_id, struct err *e);
-int virt_resume(struct virt *v, const char *sandbox_id, struct err *e);
+/* Tells a paused one to go on, by a thread: a QEMU that does not answer delays nobody. */
+struct virt_ask;
+int virt_resume(struct virt *v, const char *sandbox_id, struct virt_ask **ret, struct err *e);
+/* 0: no answer yet; 1: it goes on; -1: it does not, and why. */
+int virt_ask_answer(struct virt_ask *a, struct err *e);
+/* Answered or not; NULL is fine. The thread ends with the answer, or with QEMU; needs no virt. */
+void virt_ask_free(struct virt_ask *a);
 /* Its QEMU's process, from libvirt's file of it: asks nobody, so it may be one that has ended. 0:
  * none. */
 pid_t virt_pid(struct virt *v, const char *sandbox_id);

@@ -76,6 +76,7 @@ void vm_unref(struct vm *vm)
     if (left)
         return;
     quota_drop(&vm->charge, QUOTA_ALL);
+    virt_ask_free(vm->resume);
     vm_row_done(&vm->row);
     fd_close(vm->log_fd);
     fd_close(vm->share_pidfd);

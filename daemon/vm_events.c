@@ -28,6 +28,8 @@ void vms_on_virt(void *arg, const char *id, enum virt_event ev, const char *deta
         worker_post(v->worker, vm_job_domain_gone, v, id, detail);
     else if (ev == VIRT_PAUSED && strcmp(detail, "io-error") == 0)
         worker_post(v->worker, vm_job_stalled, v, id, NULL);
+    else if (ev == VIRT_RESUMED)
+        worker_post(v->worker, vm_job_resumed, v, id, NULL);
     else if (ev == VIRT_PAUSED)
         worker_post(v->worker, vm_job_paused, v, id, NULL);
 }

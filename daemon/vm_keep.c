@@ -9,8 +9,9 @@
  * stopped. conntrack is read for all sandboxes at once, every FLOWS_MS and before one is stopped.
  *
  * A stop takes up to ten seconds and a start up to minutes, and the news that a start waits for
- * come through the worker. So each has a thread of its own, few at a time and fewer for one user;
- * what finds none free is found again by the next look. Threads are not joined but counted.
+ * come through the worker. So each has a thread of its own, few at a time and fewer for one user,
+ * and no stop waits for starts (life_has_place()); what finds no place is found again by the next
+ * look. Threads are not joined but counted.
  *
  * An idle sandbox is stopped only if nobody comes meanwhile: first its state says "stopping", so
  * that no new command is taken (vm_execs()), and then it is seen again whether one came before
@@ -24,13 +25,13 @@
 #include "daemon/flows.h"
 #include "daemon/vm_priv.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#define KEEP_THREADS 8
-#define KEEP_PER_USER 2
+#define KEEP_THREADS (LIFE_STOPS_MAX + LIFE_STARTS_MAX)
 #define FLOWS_MS 10000
 #define SOON_MS 5000            /* the next look may stop it */
 #define IDLE_STORED_MS 30000    /* the row may be wrong by so much */
@@ -38,6 +39,8 @@
 #define JOB_WAIT_MS 30000
 
 struct keeper {
+    char boot_id[37];           /* constant */
+
     pthread_mutex_t lock;       /* guards all up to the line; taken with nothing else held */
     pthread_cond_t changed;
     bool on;
@@ -51,19 +54,31 @@ struct keeper {
     uint64_t flows[LIMIT_SANDBOXES / 64 + 1];   /* by slot: has one that is open */
 };
 
+enum work {
+    WORK_START,                 /* by its policy */
+    WORK_STOP_TTL,
+    WORK_STOP_IDLE,
+    WORK_END_SILENT,            /* vm_stall.c */
+};
+
 struct task {
     struct vms *v;
     struct vm *vm;              /* ref */
-    enum life_verdict why;      /* LIFE_GO_ON: a start */
+    enum work work;
 };
 
-static struct life_clock clock_now(void)
+static int64_t clock_ms(clockid_t id)
 {
     struct timespec ts;
 
-    clock_gettime(CLOCK_BOOTTIME, &ts);
-    return (struct life_clock){ .boot = (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000,
-                                .real = now_real_us() };
+    clock_gettime(id, &ts);
+    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+static struct life_clock clock_now(const struct vms *v)
+{
+    return (struct life_clock){ .boot_id = v->keeper->boot_id, .boot = clock_ms(CLOCK_BOOTTIME),
+                                .awake = clock_ms(CLOCK_MONOTONIC), .real = now_real_us() };
 }
 
 /* --- what the row says --- */
@@ -80,7 +95,7 @@ void vm_limits_of(const struct config *cf, const struct api_create_req *req,
 
 void vm_life_started(struct vm *vm)
 {
-    struct life_clock now = clock_now();
+    struct life_clock now = clock_now(vm->vms);
 
     pthread_mutex_lock(&vm->lock);
     life_begin(&vm->life, &vm->row, vm->by_policy, &now);
@@ -91,7 +106,7 @@ void vm_life_started(struct vm *vm)
 
 void vm_life_adopted(struct vm *vm)
 {
-    struct life_clock now = clock_now();
+    struct life_clock now = clock_now(vm->vms);
 
     pthread_mutex_lock(&vm->lock);
     life_resume(&vm->life, &vm->row, &now);
@@ -105,10 +120,10 @@ static void wait_for_start_locked(struct vm *vm, const struct life_clock *now)
 
 void vm_life_ended(struct vm *vm, enum life_end how)
 {
-    struct life_clock now = clock_now();
+    struct life_clock now = clock_now(vm->vms);
 
     pthread_mutex_lock(&vm->lock);
-    if (vm->life.began_at && now.boot - vm->life.began_at >= LIFE_STEADY_MS)
+    if (vm->life.began_at && now.awake - vm->life.began_at >= LIFE_STEADY_MS)
         vm->quick = 0;
     vm->row.retry = life_restarts(&vm->row, how, &now);
     if (vm->row.retry)
@@ -128,7 +143,7 @@ void vm_life_by_hand(struct vm *vm)
 
 void vm_touch(struct vm *vm)
 {
-    struct life_clock now = clock_now();
+    struct life_clock now = clock_now(vm->vms);
 
     pthread_mutex_lock(&vm->lock);
     life_touch(&vm->life, &now);
@@ -137,7 +152,7 @@ void vm_touch(struct vm *vm)
 
 int vm_life_describe_locked(const struct vm *vm, struct api_sandbox *ret, struct err *e)
 {
-    struct life_clock now = clock_now();
+    struct life_clock now = clock_now(vm->vms);
     char text[RESTART_TEXT];
 
     ret->ttl_ms = vm->row.limits.ttl_ms;
@@ -154,29 +169,40 @@ int vm_life_describe_locked(const struct vm *vm, struct api_sandbox *ret, struct
     return 0;
 }
 
+/* What the request makes of a row. */
+static void change_row(struct vm_row *r, struct life *l, const struct api_update_req *req,
+                       const struct life_clock *now)
+{
+    if (req->idle_timeout_ms != JSON_UNSET)
+        r->limits.idle_ms = req->idle_timeout_ms;
+    if (req->restart)           /* was checked where it came from */
+        (void)restart_parse(req->restart, &r->limits.restart);
+    if (req->ttl_ms != JSON_UNSET) {
+        r->limits.ttl_ms = req->ttl_ms;
+        life_change(l, r, now);
+    }
+    if (r->limits.restart.policy == RESTART_NO)
+        r->retry = false;
+    life_touch(l, now);
+}
+
 int vm_update(struct vm *vm, const struct api_update_req *req, struct err *e)
 {
     if (vm_job_begin(vm, deadline_in(JOB_WAIT_MS), e) < 0)
         return -1;
-    struct life_clock now = clock_now();
+    struct life_clock now = clock_now(vm->vms);
+    /* What is refused is not in force: a copy is stored first. Its strings are the row's. */
+    struct life ignored = { 0 };
     pthread_mutex_lock(&vm->lock);
-    struct vm_row *r = &vm->row;
-    if (req->idle_timeout_ms != JSON_UNSET)
-        r->limits.idle_ms = req->idle_timeout_ms;
-    if (req->restart)
-        (void)restart_parse(req->restart, &r->limits.restart);
-    if (req->ttl_ms != JSON_UNSET) {
-        r->limits.ttl_ms = req->ttl_ms;
-        life_change(&vm->life, r, &now);
-    }
-    life_touch(&vm->life, &now);
-    bool gives_up = r->retry && r->limits.restart.policy == RESTART_NO;
-    if (gives_up)
-        r->retry = false;
+    struct vm_row next = vm->row;
     pthread_mutex_unlock(&vm->lock);
-    int rc = store_vm_set_limits(vm->vms->store, &vm->row, e);
-    if (rc == 0 && gives_up)
-        rc = vm_store_row(vm, e);
+    change_row(&next, &ignored, req, &now);
+    int rc = store_vm_set_limits(vm->vms->store, &next, e);
+    if (rc == 0) {
+        pthread_mutex_lock(&vm->lock);
+        change_row(&vm->row, &vm->life, req, &now);
+        pthread_mutex_unlock(&vm->lock);
+    }
     vm_job_end(vm);
     return rc;
 }
@@ -233,7 +259,7 @@ static void set_memory_state(struct vm *vm, enum vm_state s)
 
 static bool ttl_is_over(struct vm *vm)
 {
-    struct life_clock now = clock_now();
+    struct life_clock now = clock_now(vm->vms);
 
     pthread_mutex_lock(&vm->lock);
     bool over = vm->life.stop_at && vm->life.stop_at <= now.boot;
@@ -241,9 +267,9 @@ static bool ttl_is_over(struct vm *vm)
     return over;
 }
 
-static void stop_now(struct vm *vm, enum life_verdict why)
+static void stop_now(struct vm *vm, enum work why)
 {
-    bool idle = why == LIFE_STOP_IDLE;
+    bool idle = why == WORK_STOP_IDLE;
     char reason[REASON_MAX], text[REASON_MAX + 64], limit[32];
     struct err e = ERR_INIT;
 
@@ -262,16 +288,39 @@ static void stop_now(struct vm *vm, enum life_verdict why)
         return;
     log_err(LOG_CTX(.sandbox = vm->id, .error = &e), "a time limit cannot stop sandbox '%s'",
             vm->row.name);
-    struct life_clock now = clock_now();
+    struct life_clock now = clock_now(vm->vms);
     pthread_mutex_lock(&vm->lock);
     life_defer(&vm->life, &now);
+    pthread_mutex_unlock(&vm->lock);
+}
+
+/* Its power is cut; for its policy that is a crash. */
+static void end_silent(struct vm *vm)
+{
+    static const char reason[] = "its QEMU did not answer when there was room again";
+    struct err e = ERR_INIT;
+
+    pthread_mutex_lock(&vm->lock);
+    bool silent = vm->silent;
+    pthread_mutex_unlock(&vm->lock);
+    if (!silent)
+        return;
+    vm_life_ended(vm, LIFE_FAILED);
+    int r = vm_stop_job(vm, 0, reason, &e);
+    record(vm, "sandbox.stop", "silent", r, &e);
+    if (r == 0)
+        return;
+    log_err(LOG_CTX(.sandbox = vm->id, .error = &e), "cannot end sandbox '%s', whose QEMU does not "
+                                                     "answer", vm->row.name);
+    pthread_mutex_lock(&vm->lock);
+    vm->row.retry = false;
     pthread_mutex_unlock(&vm->lock);
 }
 
 /* A start by policy that failed: its next one, or the last word. */
 static void start_failed(struct vm *vm, const struct err *why)
 {
-    struct life_clock now = clock_now();
+    struct life_clock now = clock_now(vm->vms);
     char reason[REASON_MAX];
     struct err e = ERR_INIT;
 
@@ -327,10 +376,12 @@ static void act(struct task *t)
     if (vm_job_begin(vm, now_mono_ms(), &e) < 0)
         return;
     if (keeps_on(t->v->keeper)) {
-        if (t->why != LIFE_GO_ON && vm->row.state == VM_RUNNING)
-            stop_now(vm, t->why);
-        else if (t->why == LIFE_GO_ON && vm->row.state == VM_STOPPED && vm->row.retry)
+        if (t->work == WORK_START && vm->row.state == VM_STOPPED && vm->row.retry)
             start_now(vm);
+        else if (t->work == WORK_END_SILENT && vm->row.state == VM_RUNNING)
+            end_silent(vm);
+        else if (t->work != WORK_START && vm->row.state == VM_RUNNING)
+            stop_now(vm, t->work);
     }
     vm_job_end(vm);
 }
@@ -360,22 +411,25 @@ static void *task_thread(void *arg)
     return NULL;
 }
 
-/* A place among the tasks; NULL: all are taken, or as many as one user may have. */
-static struct task **free_place_locked(struct keeper *k, uid_t uid)
+/* A place among the tasks; NULL: none for this one now. */
+static struct task **free_place_locked(struct keeper *k, const struct task *t)
 {
     struct task **place = NULL;
-    unsigned of_user = 0;
+    unsigned under_way = 0, of_user = 0;
+    bool start = t->work == WORK_START;
 
     for (size_t i = 0; i < KEEP_THREADS; i++) {
-        if (!k->tasks[i])
+        if (!k->tasks[i]) {
             place = &k->tasks[i];
-        else
-            of_user += k->tasks[i]->vm->row.uid == uid;
+        } else if ((k->tasks[i]->work == WORK_START) == start) {
+            under_way++;
+            of_user += k->tasks[i]->vm->row.uid == t->vm->row.uid;
+        }
     }
-    return of_user < KEEP_PER_USER ? place : NULL;
+    return life_has_place(start, under_way, of_user) ? place : NULL;
 }
 
-static void send_thread(struct vms *v, struct vm *vm, enum life_verdict why)
+static void send_thread(struct vms *v, struct vm *vm, enum work work)
 {
     struct keeper *k = v->keeper;
     struct task *t = calloc(1, sizeof(*t));
@@ -384,11 +438,11 @@ static void send_thread(struct vms *v, struct vm *vm, enum life_verdict why)
 
     if (!t)
         return;
-    *t = (struct task){ .v = v, .vm = vm_ref(vm), .why = why };
+    *t = (struct task){ .v = v, .vm = vm_ref(vm), .work = work };
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     pthread_mutex_lock(&k->lock);
-    struct task **place = k->on ? free_place_locked(k, vm->row.uid) : NULL;
+    struct task **place = k->on ? free_place_locked(k, t) : NULL;
     bool sent = false;
     if (place) {
         pthread_mutex_lock(&vm->lock);
@@ -411,6 +465,15 @@ static void send_thread(struct vms *v, struct vm *vm, enum life_verdict why)
         vm_unref(vm);
         free(t);
     }
+}
+
+void vm_keep_end_silent(struct vm *vm)
+{
+    pthread_mutex_lock(&vm->lock);
+    bool kept = vm->kept;
+    pthread_mutex_unlock(&vm->lock);
+    if (!kept)
+        send_thread(vm->vms, vm, WORK_END_SILENT);
 }
 
 /* --- looking: the worker --- */
@@ -546,8 +609,10 @@ static void judge(struct vms *v, struct vm *vm, const struct seen *s, const stru
         return;
     if (verdict == LIFE_WARN)
         warn_of_stop(vm, now);
-    else if (verdict != LIFE_GO_ON || s->due)
-        send_thread(v, vm, verdict);
+    else if (verdict != LIFE_GO_ON)
+        send_thread(v, vm, verdict == LIFE_STOP_TTL ? WORK_STOP_TTL : WORK_STOP_IDLE);
+    else if (s->due)
+        send_thread(v, vm, WORK_START);
     store_idle(vm, false);
 }
 
@@ -563,7 +628,7 @@ void vm_keep_sweep(struct vms *v)
         return;
     struct vm **list = vms_snapshot(v, &n);
     struct seen *seen = calloc(n + 1, sizeof(*seen));
-    struct life_clock now = clock_now();
+    struct life_clock now = clock_now(v);
     uint32_t gateway = 0;
     bool soon = false;
     for (size_t i = 0; seen && i < n; i++) {
@@ -591,13 +656,18 @@ void vm_keep_sweep(struct vms *v)
 
 int vm_keep_new(struct keeper **ret, struct err *e)
 {
-    struct keeper *k = calloc(1, sizeof(*k));
+    autofree struct keeper *k = calloc(1, sizeof(*k));
+    autofree char *id = NULL;
+    size_t len = 0;
 
     if (!k)
         return err_nomem(e);
+    if (io_read_file_at(AT_FDCWD, "/proc/sys/kernel/random/boot_id", 64, &id, &len, e) < 0)
+        return -1;
+    snprintf(k->boot_id, sizeof(k->boot_id), "%s", id);
     pthread_mutex_init(&k->lock, NULL);
     pthread_cond_init(&k->changed, NULL);
-    *ret = k;
+    *ret = take_ptr(k);
     return 0;
 }
 

@@ -38,6 +38,9 @@ struct vm {
     char gone_detail[64];       /* libvirt's word for why */
     bool paused;                /* stands still for another reason than `stalled` (vm_events.c) */
     bool stalled;               /* paused, as the host's disk is full (vm_stall.c) */
+    bool silent;                /* told to go on, and its QEMU does not answer */
+    struct virt_ask *resume;    /* owned, NULL: not told to; the worker's, as the next */
+    int64_t resume_by;          /* CLOCK_MONOTONIC, ms: when it should have answered */
     struct vm_row row;          /* owned copy of the row */
     struct life life;           /* of this run */
     uint64_t idle_stored;       /* life's, as it is in the row */
@@ -174,7 +177,9 @@ void vm_events_sweep(struct vms *v);
 /* --- a full disk of the host (vm_stall.c) --- */
 extern const char vm_stall_reason[];
 void vm_job_stalled(void *ctx, const char *id, const char *detail);                  /* worker */
+void vm_job_resumed(void *ctx, const char *id, const char *detail);                  /* worker */
 void vm_stall_sweep(struct vms *v);     /* worker: lets go on what has room again */
+void vm_stall_found(struct vm *vm);     /* paused so when the daemon came */
 
 /* --- control groups (vm_cgroup.c); all do nothing where none are configured --- */
 int vm_cgroups_open(struct vms *v, struct err *e);
@@ -191,6 +196,9 @@ int vm_keep_new(struct keeper **ret, struct err *e);
 void vm_keep_release(struct vms *v);
 void vm_keep_free(struct keeper *k);            /* NULL is fine */
 void vm_keep_sweep(struct vms *v);              /* worker */
+/* Ends a sandbox that is `silent`, if it still is when there is a thread for that; to be said again
+ * until it has ended. Worker. */
+void vm_keep_end_silent(struct vm *vm);
 /* Job holder; all change the row in memory only. */
 void vm_life_started(struct vm *vm);
 void vm_life_adopted(struct vm *vm);

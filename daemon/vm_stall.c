@@ -5,6 +5,11 @@
  * would turn its root read-only. Here that is noted, said to whoever asks, and ended by itself once
  * there is room again.
  *
+ * Going on is an answer of QEMU's monitor, and a QEMU may be in its guest's hands. So it is told by
+ * a thread of its own (virt_resume()), one for a sandbox at most, and the worker looks at the
+ * answer. What has not answered for RESUME_MS is ended. No job is needed for that: whoever stops or
+ * removes the sandbox meanwhile ends its QEMU, and that is an answer too.
+ *
  * The note is in memory: a daemon that starts anew asks libvirt (reconcile.c). All but the queries
  * run on the worker.
  */
@@ -18,6 +23,7 @@
 
 /* Less would be used up before anybody has seen the machine go on. */
 #define STALL_ROOM (64 * MIB)
+#define RESUME_MS 10000
 
 AUTO_DEFINE(vmref, struct vm, vm_unref)
 
@@ -32,6 +38,14 @@ static bool set_stalled(struct vm *vm, bool stalled)
     return changed;
 }
 
+/* libvirt knows nothing new of one that is being ended, and would have the worker wait for that. */
+static bool goes_down(struct vm *vm)
+{
+    enum vm_state s = vm_state(vm);
+
+    return s == VM_STOPPING || s == VM_REMOVING;
+}
+
 void vm_job_stalled(void *ctx, const char *id, const char *detail)
 {
     struct vms *v = ctx;
@@ -39,12 +53,45 @@ void vm_job_stalled(void *ctx, const char *id, const char *detail)
     autotype(vmref) struct vm *vm = vms_get(v, id);
 
     /* Old news of a machine that has gone on since. */
-    if (!vm || virt_stalled(v->virt, id, &e) != 1 || !set_stalled(vm, true))
+    if (!vm || goes_down(vm) || virt_stalled(v->virt, id, &e) != 1 || !set_stalled(vm, true))
         return;
     log_warn(LOG_CTX(.sandbox = id, .uid = &vm->row.uid), "sandbox '%s' is %s", vm->row.name,
              vm_stall_reason);
     vm_tell(vm, EVENT_STALL, vm_stall_reason);
     vm_log_line(vm, vm_stall_reason, strlen(vm_stall_reason));
+}
+
+void vm_stall_found(struct vm *vm)
+{
+    set_stalled(vm, true);
+}
+
+static bool is_stalled(struct vm *vm)
+{
+    pthread_mutex_lock(&vm->lock);
+    bool stalled = vm->stalled;
+    pthread_mutex_unlock(&vm->lock);
+    return stalled;
+}
+
+/* Unless it was paused again already. */
+static void goes_on(struct vm *vm)
+{
+    struct err e = ERR_INIT;
+
+    if (virt_stalled(vm->vms->virt, vm->id, &e) != 0 || !set_stalled(vm, false))
+        return;
+    vm_tell(vm, EVENT_RESUME, NULL);
+    log_notice(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid),
+               "sandbox '%s' goes on: there is room again", vm->row.name);
+}
+
+void vm_job_resumed(void *ctx, const char *id, const char *detail)
+{
+    autotype(vmref) struct vm *vm = vms_get(ctx, id);
+
+    if (vm && is_stalled(vm) && !goes_down(vm))
+        goes_on(vm);
 }
 
 static bool has_room(const struct vm *vm)
@@ -55,25 +102,45 @@ static bool has_room(const struct vm *vm)
     return disk && statvfs(disk, &fs) == 0 && fs.f_bavail * fs.f_frsize >= STALL_ROOM;
 }
 
-static void try_again(struct vm *vm)
+static void set_silent(struct vm *vm, bool silent)
+{
+    pthread_mutex_lock(&vm->lock);
+    vm->silent = silent;
+    pthread_mutex_unlock(&vm->lock);
+}
+
+static void tell_to_go_on(struct vm *vm)
 {
     struct err e = ERR_INIT;
 
-    if (!has_room(vm) || vm_job_begin(vm, now_mono_ms(), &e) < 0)
+    if (!has_room(vm))
         return;
-    /* First, as it may be paused again before the call returns; that news is a job behind this. */
-    if (set_stalled(vm, false)) {
-        if (virt_stalled(vm->vms->virt, vm->id, &e) == 1 &&
-            virt_resume(vm->vms->virt, vm->id, &e) < 0) {
-            set_stalled(vm, true);
-            log_err(LOG_CTX(.sandbox = vm->id, .error = &e), "cannot let the sandbox go on");
-        } else {
-            vm_tell(vm, EVENT_RESUME, NULL);
-            log_notice(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid),
-                       "sandbox '%s' goes on: there is room again", vm->row.name);
+    if (virt_resume(vm->vms->virt, vm->id, &vm->resume, &e) < 0)
+        log_err(LOG_CTX(.sandbox = vm->id, .error = &e), "cannot let the sandbox go on");
+    else
+        vm->resume_by = deadline_in(RESUME_MS);
+}
+
+static void look_at_answer(struct vm *vm)
+{
+    struct err e = ERR_INIT;
+    int answer = virt_ask_answer(vm->resume, &e);
+
+    if (answer == 0) {
+        if (is_stalled(vm) && now_mono_ms() >= vm->resume_by) {
+            set_silent(vm, true);
+            vm_keep_end_silent(vm);
         }
+        return;
     }
-    vm_job_end(vm);
+    virt_ask_free(vm->resume);
+    vm->resume = NULL;
+    set_silent(vm, false);
+    if (!is_stalled(vm) || goes_down(vm))
+        return;
+    goes_on(vm);                /* "it runs already" is a refusal too */
+    if (answer < 0 && is_stalled(vm))
+        log_err(LOG_CTX(.sandbox = vm->id, .error = &e), "cannot let the sandbox go on");
 }
 
 void vm_stall_sweep(struct vms *v)
@@ -82,11 +149,10 @@ void vm_stall_sweep(struct vms *v)
     struct vm **list = vms_snapshot(v, &n);
 
     for (size_t i = 0; i < n; i++) {
-        pthread_mutex_lock(&list[i]->lock);
-        bool stalled = list[i]->stalled;
-        pthread_mutex_unlock(&list[i]->lock);
-        if (stalled)
-            try_again(list[i]);
+        if (list[i]->resume)
+            look_at_answer(list[i]);
+        else if (is_stalled(list[i]) && !goes_down(list[i]))
+            tell_to_go_on(list[i]);
     }
     vms_snapshot_done(list, n);
 }

@@ -167,6 +167,90 @@ static int run_state(struct err *e)
     return store_vm_set_state(st, VM, VM_RUNNING, "because", e);
 }
 
+/* The row of the sandbox; the strings are not looked at. */
+static struct vm_row row_of_vm(void)
+{
+    struct vm_row *rows = NULL, r;
+    struct err e = ERR_INIT;
+    size_t n = 0;
+
+    ASSERT_OK(store_vm_list(st, &rows, &n, &e), e);
+    ASSERT_EQ(n, 1);
+    r = rows[0];
+    vm_row_done(&rows[0]);
+    free(rows);
+    return r;
+}
+
+static int run_limits(struct err *e)
+{
+    struct vm_row r = { .id = VM, .stop_at = 7, .stop_boot = "b", .retry = true,
+                        .limits = { .ttl_ms = 1, .idle_ms = 2,
+                                    .restart = { .policy = RESTART_ALWAYS, .max = 3 } } };
+
+    return store_vm_set_limits(st, &r, e);
+}
+
+static int look_limits(void)
+{
+    struct vm_row r = row_of_vm();
+    const struct vm_limits *l = &r.limits;
+    int there = (l->ttl_ms == 1) + (l->idle_ms == 2) + (l->restart.policy == RESTART_ALWAYS) +
+                (l->restart.max == 3) + (r.stop_at == 7) + (r.stop_boot[0] == 'b') + r.retry;
+
+    return there == 0 ? 0 : there == 7 ? 1 : -1;
+}
+
+static int run_idle(struct err *e)
+{
+    return store_vm_set_idle(st, VM, 4711, e);
+}
+
+static int look_idle(void)
+{
+    struct vm_row r = row_of_vm();
+
+    return r.idle_spent == 0 ? 0 : r.idle_spent == 4711 ? 1 : -1;
+}
+
+/* Two, and of five that there are four stay. */
+static int run_events(struct err *e)
+{
+    struct event_row rows[] = {
+        { .time = 8, .kind = (char *)"sandbox.stop", .uid = -1, .sandbox = (char *)VM, .count = 1,
+          .detail = (char *)"because" },
+        { .time = 9, .kind = (char *)"sandbox.stopped", .uid = 1000, .count = 2 },
+    };
+    int r = store_event_add(st, rows, 2, 4, e);
+
+    for (size_t i = 0; r == 0 && i < 2; i++)
+        if (rows[i].seq != 4 + i)
+            FAIL("number %llu", (unsigned long long)rows[i].seq);
+    return r;
+}
+
+static void open_events(void)
+{
+    struct err e = ERR_INIT;
+    struct event_row r = { .time = 1, .kind = (char *)"daemon.start", .uid = -1, .count = 1 };
+
+    open_world();
+    for (int i = 0; i < 3; i++)
+        ASSERT_OK(store_event_add(st, &r, 1, 4, &e), e);
+}
+
+static int look_events(void)
+{
+    struct event_range range;
+    struct err e = ERR_INIT;
+
+    ASSERT_OK(store_event_range(st, &range, &e), e);
+    if (range.first == 1 && range.last == 3)
+        return 0;
+    return range.first == 2 && range.last == 5 && strcmp(range.kind, "sandbox.stopped") == 0 ? 1
+                                                                                             : -1;
+}
+
 static int run_delete(struct err *e)
 {
     return store_vm_delete(st, VM, e);
@@ -365,6 +449,9 @@ TEST_LIMIT(rows_are_written, 240)
         { "store_vm_insert", open_world, run_insert, look_insert, close_world },
         { "store_vm_update", open_world, run_update, look_update, close_world },
         { "store_vm_set_state", open_world, run_state, look_update, close_world },
+        { "store_vm_set_limits", open_world, run_limits, look_limits, close_world },
+        { "store_vm_set_idle", open_world, run_idle, look_idle, close_world },
+        { "store_event_add", open_events, run_events, look_events, close_world },
         { "store_vm_delete", open_world, run_delete, look_delete, close_world },
         { "store_exec_insert", open_world, run_exec_insert, look_exec_insert, close_world },
         { "store_exec_update", open_world, run_exec_update, look_exec_update, close_world },

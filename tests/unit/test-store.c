@@ -121,6 +121,7 @@ TEST(a_sandbox_comes_back_as_it_went_in)
     r.share_pid = 4242;
     r.share_start = UINT64_MAX / 2;
     r.stop_at = 5000000000000000;
+    memset(r.stop_boot, 'f', sizeof(r.stop_boot) - 1);
     r.restarts = 3;
     r.retry = true;
     ASSERT_EQ(store_vm_update(st, &r, &e), 0);
@@ -150,12 +151,15 @@ TEST(a_sandbox_comes_back_as_it_went_in)
     ASSERT_EQ(rows[0].limits.idle_ms, 0);
     ASSERT_EQ(rows[0].limits.restart.policy, RESTART_NO);
     ASSERT_EQ(rows[0].stop_at, 5000000000000000);
+    ASSERT_STREQ(rows[0].stop_boot, r.stop_boot);
     ASSERT_EQ(rows[0].idle_spent, 4711);
     ASSERT_EQ(rows[0].restarts, 3);
     ASSERT_TRUE(rows[0].retry);
     r.limits = (struct vm_limits){ .ttl_ms = 1, .idle_ms = 2,
                                    .restart = { .policy = RESTART_ON_FAILURE, .max = 9 } };
     r.stop_at = 6;
+    memcpy(r.stop_boot, "other", 6);
+    r.retry = false;
     ASSERT_EQ(store_vm_set_limits(st, &r, &e), 0);
     vm_row_done(&rows[0]);
     free(rows);
@@ -165,6 +169,8 @@ TEST(a_sandbox_comes_back_as_it_went_in)
     ASSERT_EQ(rows[0].limits.restart.policy, RESTART_ON_FAILURE);
     ASSERT_EQ(rows[0].limits.restart.max, 9);
     ASSERT_EQ(rows[0].stop_at, 6);
+    ASSERT_STREQ(rows[0].stop_boot, "other");
+    ASSERT_FALSE(rows[0].retry);
     ASSERT_EQ(rows[0].idle_spent, 4711);
     ASSERT_EQ(rows[0].restarts, 3);
     vm_row_done(&rows[0]);

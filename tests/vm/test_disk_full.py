@@ -3,11 +3,13 @@
 when there is room; what else one does with a sandbox works meanwhile."""
 import json
 import os
+import signal
 import subprocess
 import threading
+import time
 
 import pytest
-from sandboxd import Daemon, wait_until
+from sandboxd import Daemon, alive, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +36,21 @@ def resize(d, size):
 
 def said(d, name):
     return d.get(f"/v1/sandboxes/{name}")["reason"] or ""
+
+
+def qemu(d, name):
+    with open(f"{d.state}/libvirt/run/qemu/sbx-{d.get('/v1/sandboxes/' + name)['id']}.pid") as f:
+        return int(f.read())
+
+
+def others_go_on(d):
+    """Another user's sandbox begins, works, and the news of its end are heard: the worker has nothing in its way."""
+    d.ok("create", "--name", "other", uid=4242)
+    assert d.ok("exec", "other", "echo", "well", uid=4242) == "well\n"
+    d.sbx("exec", "-u", "root", "other", "--", "sh", "-c", "echo o > /proc/sysrq-trigger; sleep 100", uid=4242)
+    other, = [s["id"] for s in d.get("/v1/sandboxes")["sandboxes"] if s["name"] == "other"]
+    wait_until(lambda: said(d, other) == "the guest powered off" or None, 60, "the news")
+    d.ok("rm", "-f", "other", uid=4242)
 
 
 def fill(d, name, mib):
@@ -91,3 +108,46 @@ def test_removed_while_it_is_paused(daemon):
     resize(daemon, "600m")
     daemon.ok("create", "--name", "next")
     assert daemon.ok("exec", "next", "echo", "well") == "well\n"
+
+
+def test_one_that_waits_for_room_is_not_idle(daemon):
+    """Nothing runs in it that a client has started, and its QEMU takes no time."""
+    resize(daemon, "100m")
+    daemon.ok("create", "--name", "full")
+    daemon.ok("create", "--name", "idle")
+    daemon.ok("exec", "-u", "root", "full", "--", "sh", "-c",
+              "setsid sh -c 'yes | head -c 120M > /var/tmp/x' >/dev/null 2>&1 </dev/null &")
+    wait_until(lambda: said(daemon, "full").startswith("paused: the host's disk is full"), 60, "the pause")
+    assert daemon.get("/v1/sandboxes/full")["execs_running"] == 0
+    daemon.ok("update", "--idle-timeout", "6s", "full", "idle")
+    wait_until(lambda: daemon.get("/v1/sandboxes/idle")["state"] == "stopped", 120, "the end of what idles")
+    s = daemon.get("/v1/sandboxes/full")
+    assert (s["state"], s["idle_since"]) == ("running", None), s
+    daemon.ok("rm", "-f", "full", "idle")
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["running", "restarted"])
+def test_one_that_does_not_answer_is_ended_and_in_nobodys_way(daemon, restart):
+    """A QEMU that was taken over, told to go on, does not answer: nor to a daemon that finds it."""
+    resize(daemon, "64m")
+    daemon.ok("create", "--name", "full")
+    t, _ = fill(daemon, "full", 90)
+    pid = qemu(daemon, "full")
+    os.kill(pid, signal.SIGSTOP)
+    if restart:
+        daemon.stop(signal.SIGKILL)
+        t.join(60)
+        resize(daemon, "600m")
+        begun = time.monotonic()
+        daemon.start()
+        assert time.monotonic() - begun < 15      # libvirt would wait 30 s for each
+        assert daemon.get("/v1/sandboxes/full")["state"] == "running"
+    else:
+        resize(daemon, "600m")
+    others_go_on(daemon)
+    s = wait_until(lambda: (s := daemon.get("/v1/sandboxes/full"))["state"] == "stopped" and s, 120, "its end")
+    assert s["reason"] == "its QEMU did not answer when there was room again", s
+    assert not alive(pid)
+    t.join(60)
+    daemon.ok("start", "full")
+    daemon.ok("rm", "-f", "full")

@@ -112,6 +112,7 @@ def tries(s, n):
         "create": s.ask("POST", "/v1/sandboxes", {"name": f"new{n}", "start": False}),
         "policy set": s.ask("PUT", "/v1/sandboxes/old/policy", {"rules": f"allow n{n}.example.com\n"}),
         "policy define": s.ask("PUT", f"/v1/policies/p{n}", {"rules": "allow a.example.com\n"}),
+        "update": s.ask("PATCH", "/v1/sandboxes/old", {"idle_timeout_ms": n * 3600_000, "restart": f"on-failure:{n}"}),
         "start": s.ask("POST", "/v1/sandboxes/old/start"),
         "exec": s.ask("POST", "/v1/sandboxes/box/run", {"command": ["true"]}),
     }
@@ -119,12 +120,13 @@ def tries(s, n):
 
 def there(s, n):
     d = s.d
-    rules = d.get("/v1/sandboxes/old/policy")["rules"]
+    rules, old = d.get("/v1/sandboxes/old/policy")["rules"], d.get("/v1/sandboxes/old")
     return {
         "create": any(v["name"] == f"new{n}" for v in d.get("/v1/sandboxes")["sandboxes"]),
         "policy set": any(r["target"] == f"n{n}.example.com" for r in rules),
         "policy define": any(p["name"] == f"p{n}" for p in d.get("/v1/policies")["policies"]),
-        "start": d.get("/v1/sandboxes/old")["state"] == "running",
+        "update": old["idle_timeout_ms"] == n * 3600_000 or old["restart"] == f"on-failure:{n}",
+        "start": old["state"] == "running",
     }
 
 
@@ -216,7 +218,7 @@ def test_a_file_system_that_turns_read_only(audit):
         prepare(s)
         s.break_it()
         refused = done_or_refused(s, 1, ("unavailable", "no_space"))
-        assert {"create", "policy set", "policy define", "start"} <= set(refused)
+        assert {"create", "policy set", "policy define", "update", "start"} <= set(refused)
         assert s.ask("DELETE", "/v1/sandboxes/old?force=true")[0] == 503
         r = s.d.sandboxd("backup", s.where + "/copy")
         assert r.returncode != 0, r

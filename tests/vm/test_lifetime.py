@@ -103,7 +103,10 @@ def test_what_idles_is_stopped_and_what_works_is_not(daemon):
     shell.wait(LONG)
     wait_until(lambda: look(daemon, "shell")["stops_at"], LONG, "countdown")
     assert re.search(r"running \(idle \d+s, stops in \d+s\)", daemon.ok("ls", "--filter", "name=shell"))
+    begun = time.time()
     daemon.ok("exec", "shell", "true")      # and begins anew
+    since = look(daemon, "shell")["idle_since"]
+    assert since is None or timestamp(since) > begun - 1
     assert stopped(daemon, "shell")["reason"] == "idle for 8s"
     assert look(daemon, "busy")["state"] == "running"
     daemon.ok("rm", "-f", *names)
@@ -157,7 +160,7 @@ def test_restarts_and_limits_outlive_the_daemon(daemon):
     d.ok("create", "--name", "failing", "--restart", "on-failure")
     d.ok("create", "--name", "byhand", "--restart", "always")
     d.ok("create", "--name", "late", "--restart", "always", "--ttl", "25s")
-    d.ok("create", "--name", "goes-on", "--restart", "always", "--idle-timeout", "1h", "--ttl", "2h")
+    d.ok("create", "--name", "goes-on", "--restart", "always", "--idle-timeout", "3h", "--ttl", "2h")
     d.ok("stop", "byhand")
     pid = {name: qemu(d, name) for name in ("killed", "failing", "late", "goes-on")}
     before = {name: look(d, name) for name in pid}
@@ -177,7 +180,14 @@ def test_restarts_and_limits_outlive_the_daemon(daemon):
     assert look(d, "byhand")["state"] == "stopped"
     s = look(d, "goes-on")
     assert s["started_at"] == before["goes-on"]["started_at"] and alive(pid["goes-on"])
-    assert d.rows("SELECT stop_at - started_at FROM vm WHERE name = 'goes-on'")[0][0] // 10**9 == 7
+    with open("/proc/sys/kernel/random/boot_id") as f:
+        boot = f.read().strip()
+    (at, where), = d.rows("SELECT stop_at, stop_boot FROM vm WHERE name = 'goes-on'")
+    left = at - time.clock_gettime(time.CLOCK_BOOTTIME) * 1000
+    assert where == boot and 0 < left <= 2 * 3600 * 1000
+    # the end is where it was, to the second
+    assert abs(timestamp(s["stops_at"]) - time.time() - left / 1000) < 5
+    assert abs(timestamp(s["stops_at"]) - timestamp(before["goes-on"]["stops_at"])) < 5
     # what is on its way back when the daemon ends comes back with the next one
     d.ok("update", "--restart", "always", "failing")
     for _ in range(3):
