@@ -15,7 +15,7 @@
 
 #define PIECE (64 * KIB)
 #define TICK_MS 60000
-#define HELD_MIN (256 * KIB)        /* of an answer: what each command may write, whatever others do */
+#define HELD_MIN (256 * KIB)        /* of an answer: each command has it before it begins */
 
 AUTO_DEFINE(execs, struct exec_table, exec_table_unref)
 AUTO_DEFINE(exec, struct exec, exec_unref)

@@ -10,9 +10,10 @@
  * so that a limit lowered meanwhile takes away nothing that somebody has.
  *
  * Sandboxes, their disk, CPUs, memory and execs are their owner's, whoever uses them; connections,
- * requests, and memory that holds answers until they are taken (call_hold()) are the caller's. Limits come from `quota` of daemon.json, for each key by itself: a
- * user's entry, else the most generous one of his groups, else the default. What a sandbox uses is
- * measured by the groups its owner had when he created it, as its workspace is opened.
+ * requests, and memory that holds answers until they are taken (call_hold()) are the caller's.
+ * Limits come from `quota` of daemon.json, for each key by itself: a user's entry, else the most
+ * generous one of his groups, else the default. What a sandbox uses is measured by the groups its
+ * owner had when he created it, as its workspace is opened.
  *
  * Uid 0 is counted, and limited only by an entry of its own.
  *
