@@ -196,6 +196,52 @@ TEST(a_name_is_taken_once_per_owner)
     clean();
 }
 
+static void sql(sqlite3 *db, const char *text)
+{
+    if (sqlite3_exec(db, text, NULL, NULL, NULL) != SQLITE_OK)
+        FAIL("%s: %s", text, sqlite3_errmsg(db));
+}
+
+/* The row there is, as often as a daemon can have sandboxes. */
+static void fill_slots(void)
+{
+    sqlite3 *db = NULL;
+    char text[160];
+
+    ASSERT_EQ(sqlite3_open(path, &db), SQLITE_OK);
+    sql(db, "BEGIN; CREATE TEMP TABLE one AS SELECT * FROM vm");
+    for (int i = 2; i <= LIMIT_SANDBOXES; i++) {
+        snprintf(text, sizeof(text), "UPDATE one SET id = '%016x', name = 'm%d', slot = %d; "
+                 "INSERT INTO vm SELECT * FROM one", (unsigned)i, i, i);
+        sql(db, text);
+    }
+    sql(db, "COMMIT");
+    sqlite3_close(db);
+}
+
+TEST(a_daemon_holds_so_many_sandboxes)
+{
+    struct err e = ERR_INIT;
+
+    fresh();
+    struct store *st = open_store();
+    add_image(st, "sha256:a", "debian");
+    struct vm_row r = make_vm("first", 0), more = make_vm("more", 0);
+    insert_vm(st, &r);
+    fill_slots();
+    ASSERT_EQ(store_vm_insert(st, &more, &e), -1);
+    ASSERT_EQ(e.code, ERR_QUOTA);
+    ASSERT_STREQ(e.quota.name, "daemon_sandboxes");
+    ASSERT_EQ(e.quota.limit, LIMIT_SANDBOXES);
+    ASSERT_EQ(e.quota.used, LIMIT_SANDBOXES);
+    ASSERT_EQ(e.quota.requested, 1);
+    ASSERT_CONTAINS(e.hint, "sbx rm");
+    vm_row_done(&r);
+    vm_row_done(&more);
+    store_close(st);
+    clean();
+}
+
 TEST(slots_are_the_smallest_free_numbers)
 {
     struct err e = ERR_INIT;
