@@ -347,7 +347,7 @@ struct api_info {
 };
 
 struct api_quota_item {
-    char *quota;            /* sandboxes cpus memory disk execs connections requests */
+    char *quota;            /* sandboxes cpus memory disk execs connections requests replies */
     char *unit;             /* bytes count */
     uint64_t used, limit;   /* limit JSON_UNLIMITED: none */
     char *source;           /* what of the configuration says so: default, users.X, groups.X */

@@ -72,7 +72,7 @@ enum err_code {
     ERR_CODE_MAX
 };
 
-struct err_quota {   /* of a user; see daemon/quota.h */
+struct err_quota {   /* of a user (daemon/quota.h), or another limit that gives back */
     const char *name;   /* literal; NULL: it is about none */
     uint64_t limit, used, requested;
 };

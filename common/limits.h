@@ -31,6 +31,10 @@
 #define LIMIT_JSON_DEPTH 32
 #define LIMIT_HTTP_IDLE_S 60           /* seconds without a byte before a connection is dropped */
 #define LIMIT_IDEMPOTENCY_KEY 64
+#define LIMIT_KEYS 1000                /* answers kept under such keys, of one user */
+#define LIMIT_KEYS_BYTES (16 * MIB)    /* and their text */
+#define LIMIT_REPLIES (1 * GIB)        /* answers in memory until they are taken, of all users */
+#define LIMIT_REPLY_FREE (64 * KIB)    /* of each one, which is not counted */
 
 /* resources of one sandbox */
 #define LIMIT_CPUS 64

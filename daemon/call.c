@@ -199,7 +199,7 @@ int reply_json(struct call *c, int status, const struct jfield *table, const voi
     if (sbuf_take(&b, &text, e) < 0)
         return -1;
     c->reply.status = status;
-    return reply_take(c, "application/json", &text, len);
+    return reply_take(c, "application/json", &text, len, e);
 }
 
 int reply_empty(struct call *c)
@@ -208,8 +208,53 @@ int reply_empty(struct call *c)
     return 0;
 }
 
-int reply_take(struct call *c, const char *content_type, char **body, size_t len)
+/* Whole steps, so that who collects bytes seldom asks. */
+static bool hold_more(const struct call *c, uint64_t bytes, struct quota_use *ret)
 {
+    uint64_t have = c->held.use.n[QUOTA_REPLIES];
+    uint64_t want = (bytes + LIMIT_REPLY_FREE - 1) / LIMIT_REPLY_FREE * LIMIT_REPLY_FREE;
+
+    if (!c->daemon || bytes <= LIMIT_REPLY_FREE || want <= have)
+        return false;
+    *ret = (struct quota_use){ .n = { [QUOTA_REPLIES] = want - have } };
+    return true;
+}
+
+int call_hold(struct call *c, uint64_t bytes, struct err *e)
+{
+    struct quota_charge more = { 0 };
+    struct quota_use use;
+
+    if (!hold_more(c, bytes, &use))
+        return 0;
+    if (quota_take(c->daemon->quota, &c->caller.id, &use, &more, e) < 0)
+        return -1;
+    if (!quota_fair(c->daemon->quota, &c->caller.id, QUOTA_REPLIES, LIMIT_REPLIES)) {
+        quota_drop(&more, QUOTA_ALL);
+        err_set(e, ERR_UNAVAILABLE, "answers that nobody takes fill sandboxd's memory for them");
+        return err_hint(e, "take the answers that wait, or try again in a moment");
+    }
+    quota_join(&c->held, &more);
+    return 0;
+}
+
+/* What a GET has made can be made again. */
+static int hold_reply(struct call *c, uint64_t bytes, struct err *e)
+{
+    struct quota_use use;
+
+    if (c->method && (strcmp(c->method, "GET") == 0 || strcmp(c->method, "HEAD") == 0))
+        return call_hold(c, bytes, e);
+    return hold_more(c, bytes, &use)
+               ? quota_count(c->daemon->quota, c->caller.id.uid, &use, &c->held, e) : 0;
+}
+
+int reply_take(struct call *c, const char *content_type, char **body, size_t len, struct err *e)
+{
+    if (hold_reply(c, len, e) < 0) {
+        free(take_ptr(*body));
+        return -1;
+    }
     free(c->reply.body);
     c->reply.body = take_ptr(*body);
     c->reply.len = len;
@@ -255,10 +300,13 @@ static void log_error(const struct call *c, const struct err *error)
 }
 
 /* Of whom the quota is: a sandbox's are its owner's, whoever asked. */
-static void tell_refusal(const struct call *c, const struct err *error)
+void call_tell_quota(const struct call *c, const struct err *error)
 {
     struct event ev = { .kind = EVENT_QUOTA, .detail = error->msg };
 
+    if (error->code != ERR_QUOTA || !c->daemon)
+        return;
+    meter_quota(c->daemon->meter, error->quota.name);
     if (c->vm)
         ev.sandbox = vm_id(c->vm);
     else
@@ -272,10 +320,7 @@ void reply_error(struct call *c, const struct err *error)
     char *allow = NULL;
 
     log_error(c, error);
-    if (error->code == ERR_QUOTA && c->daemon) {
-        meter_quota(c->daemon->meter, error->quota.name);
-        tell_refusal(c, error);
-    }
+    call_tell_quota(c, error);
     if (error->code == ERR_INTERNAL) {
         err_set(&shown, ERR_INTERNAL, "internal error");
         err_hint(&shown, "the log of sandboxd says more: look for request %s", c->caller.request);
@@ -312,6 +357,7 @@ void call_done(struct call *c)
         vm_unref(c->vm);
     target_done(&c->target);
     audit_note_free(c->note);
+    quota_drop(&c->held, QUOTA_ALL);
     free(c->idem_key);
     free(c->raw);
     *c = (struct call){ 0 };

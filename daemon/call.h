@@ -11,6 +11,7 @@
 #include "common/err.h"
 #include "common/jfield.h"
 #include "common/strv.h"
+#include "daemon/quota.h"
 #include "daemon/vm.h"
 
 #include <stdbool.h>
@@ -88,6 +89,7 @@ struct call {
     char object[LIMIT_ID + 1];          /* id for what it makes, by idem.c; "" make one up */
     bool again;                         /* it was begun before: look whether object is there */
     struct audit_note *note;            /* owned: what the audit log will say; NULL none */
+    struct quota_charge held;           /* by call_hold(): until the last byte is out */
 
     struct reply reply;
 };
@@ -105,11 +107,21 @@ int call_query_u64(const struct call *c, const char *name, uint64_t max, uint64_
  * apart and may be NULL. */
 bool call_wait_gone(const struct call *c, int also_fd, int ms, bool *ret_stop);
 
-/* Replies; each returns 0, or -1 with the error set, so that a handler may end in one. */
+/* Counts `bytes` of the answer as held in memory, of the caller's quota of replies and of all that
+ * the daemon holds (LIMIT_REPLIES). Replies do so by themselves; whoever collects what is to be one
+ * says so as it grows, with all it has so far. Fails with ERR_QUOTA or ERR_UNAVAILABLE, and counts
+ * no more than before then. */
+int call_hold(struct call *c, uint64_t bytes, struct err *e);
+/* A quota that is exceeded, for metrics and events: by reply_error(), or where it is no error. */
+void call_tell_quota(const struct call *c, const struct err *error);
+
+/* Replies; each returns 0, or -1 with the error set, so that a handler may end in one. What a GET
+ * would answer is refused when it cannot be held (call_hold()); after anything else it is counted
+ * only, for it has been done. reply_take() clears *body also when it fails. */
 int reply_json(struct call *c, int status, const struct jfield *table, const void *obj,
                struct err *e);
 int reply_empty(struct call *c);                                    /* 204 */
-int reply_take(struct call *c, const char *content_type, char **body, size_t len);
+int reply_take(struct call *c, const char *content_type, char **body, size_t len, struct err *e);
 int reply_header(struct call *c, const char *name, struct err *e, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 /* The one place where an error becomes an answer. Logs what is our fault, with its text; the client

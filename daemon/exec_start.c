@@ -85,6 +85,21 @@ static int fill_row(struct exec *x, const char *id, const struct api_exec_req *r
     return 0;
 }
 
+/* By the sandbox's own limit: that of its owner is met before. */
+static int refuse_full_locked(const struct exec_table *t, struct err *e)
+{
+    err_set(e, ERR_QUOTA, "%u commands run in this sandbox already", t->running);
+    e->quota = (struct err_quota){ .name = "sandbox_execs", .limit = LIMIT_EXECS,
+                                   .used = t->running, .requested = 1 };
+    return err_hint(e, "`sbx execs %s` lists them: end some, or use another sandbox", t->sandbox);
+}
+
+static int refuse_numbers(struct err *e)
+{
+    err_set(e, ERR_QUOTA, "this sandbox has run as many commands as it can number");
+    return err_hint(e, "use another sandbox");
+}
+
 /* Takes a stream id and a place among the running. */
 static int enlist(struct exec_table *t, struct exec *x, struct agent **ret_agent, struct err *e)
 {
@@ -93,17 +108,15 @@ static int enlist(struct exec_table *t, struct exec *x, struct agent **ret_agent
     if (t->closed || t->released || !t->agent)
         rc = err_set(e, ERR_SANDBOX_STATE, "the sandbox is not running");
     else if (t->running >= LIMIT_EXECS)
-        rc = err_set(e, ERR_QUOTA, "%u commands run in this sandbox already", t->running);
+        rc = refuse_full_locked(t, e);
     else if (t->next_stream == UINT32_MAX)
-        rc = err_set(e, ERR_QUOTA, "this sandbox has run as many commands as it can number");
+        rc = refuse_numbers(e);
     else if ((rc = exec_list_add_locked(t, x, e)) == 0) {
         /* readers search the list by id: number and place are given at the same time */
         x->row.stream = t->next_stream++;
         *ret_agent = agent_ref(t->agent);
     }
     pthread_mutex_unlock(&t->lock);
-    if (rc < 0 && e->code == ERR_QUOTA)
-        err_hint(e, "end some of them, or use another sandbox");
     return rc;
 }
 

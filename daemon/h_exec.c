@@ -161,7 +161,10 @@ static int read_output(struct call *c, struct exec *x, int fd, uint64_t offset, 
         reply_header(c, "Sbx-Lost", e, "%llu", (unsigned long long)lost) < 0 ||
         reply_header(c, "Sbx-Ended", e, "%s", ended && next >= end ? "true" : "false") < 0)
         return -1;
-    return reply_take(c, "application/octet-stream", &data, len);
+    char *fit = realloc(data, len + 1);     /* it may be held for long */
+    if (fit)
+        data = fit;
+    return reply_take(c, "application/octet-stream", &data, len, e);
 }
 
 int h_exec_output(struct call *c, struct err *e)

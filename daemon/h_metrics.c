@@ -360,5 +360,5 @@ int h_metrics(struct call *c, struct err *e)
     size_t len = b.len;
     if (sbuf_take(&b, &text, e) < 0)
         return -1;
-    return reply_take(c, METRICS_TYPE, &text, len);
+    return reply_take(c, METRICS_TYPE, &text, len, e);
 }

@@ -15,6 +15,7 @@
 
 #define PIECE (64 * KIB)
 #define TICK_MS 60000
+#define HELD_MIN (256 * KIB)        /* of an answer: each command has it before it begins */
 
 AUTO_DEFINE(execs, struct exec_table, exec_table_unref)
 AUTO_DEFINE(exec, struct exec, exec_unref)
@@ -27,6 +28,10 @@ struct run {
     bool in_open;                   /* its end is still to be sent */
     struct sbuf out[2];             /* owned */
     bool truncated[2];
+    struct call *c;                 /* borrowed */
+    bool base64;
+    bool full[2];                   /* nothing is kept any more */
+    uint64_t cost;                  /* what all that is kept has in the answer, at most */
 };
 
 static int check_stdin(const struct api_run_req *req, struct err *e)
@@ -41,6 +46,37 @@ static int check_stdin(const struct api_run_req *req, struct err *e)
     return 0;
 }
 
+/* Bytes of JSON that these become at most. */
+static uint64_t cost(const struct run *r, const char *data, size_t n)
+{
+    uint64_t sum = 0;
+
+    if (r->base64)
+        return n / 3 * 4 + 4;
+    for (size_t i = 0; i < n; i++) {
+        unsigned char ch = (unsigned char)data[i];
+        sum += ch == 0 || ch >= 0x80 ? 3 : ch < ' ' ? 6 : ch == '"' || ch == '\\' ? 2 : 1;
+    }
+    return sum;
+}
+
+/* How many of them are kept: none once the caller's quota does not hold the answer any more. */
+static size_t room_for(struct run *r, int i, const char *data, size_t n)
+{
+    size_t room = r->full[i] ? 0 : r->out[i].max - r->out[i].len;
+    size_t keep = n < room ? n : room;
+    uint64_t more = cost(r, data, keep);
+    struct err e = ERR_INIT;
+
+    if (keep > 0 && call_hold(r->c, r->cost + more, &e) < 0) {
+        call_tell_quota(r->c, &e);
+        r->full[i] = true;
+        return 0;
+    }
+    r->cost += more;
+    return keep;
+}
+
 /* Takes all output there is; true in *ret_ended when none will follow. What is beyond the limit is
  * read and thrown away, so that the command can end. */
 static int collect(struct run *r, char *piece, bool *ret_ended, struct err *e)
@@ -53,10 +89,9 @@ static int collect(struct run *r, char *piece, bool *ret_ended, struct err *e)
         n = exec_read(r->reader, piece, PIECE, &fd, &lost, ret_ended, e);
         if (n <= 0)
             return (int)n;
-        struct sbuf *b = &r->out[fd == 2];
-        size_t room = b->max - b->len;
-        sbuf_add(b, piece, (size_t)n < room ? (size_t)n : room);
-        r->truncated[fd == 2] |= (size_t)n > room || lost > 0;
+        size_t keep = room_for(r, fd == 2, piece, (size_t)n);
+        sbuf_add(&r->out[fd == 2], piece, keep);
+        r->truncated[fd == 2] |= (size_t)n > keep || lost > 0;
     } while (!r->out[0].failed && !r->out[1].failed);
     return err_nomem(e);
 }
@@ -95,13 +130,15 @@ static int drive(struct call *c, struct run *r, struct err *e)
     }
 }
 
-/* JSON text is Unicode without NUL: what is neither becomes U+FFFD. */
-static int to_text(const struct sbuf *b, char **ret, struct err *e)
+/* JSON text is Unicode without NUL: what is neither becomes U+FFFD. Leaves b empty. */
+static int to_text(struct sbuf *b, char **ret, struct err *e)
 {
     autosbuf struct sbuf t = SBUF(3 * LIMIT_RUN_OUTPUT);
     const char *p = b->data;
     size_t left = b->len;
 
+    if (left == 0 || (!memchr(p, 0, left) && utf8_valid(p, left)))
+        return sbuf_take(b, ret, e);
     while (left > 0) {
         size_t n = *p ? utf8_step(p, left) : 0;
         if (n > 0)
@@ -112,6 +149,7 @@ static int to_text(const struct sbuf *b, char **ret, struct err *e)
         p += n;
         left -= n;
     }
+    sbuf_done(b);
     return sbuf_take(&t, ret, e);
 }
 
@@ -162,7 +200,8 @@ static int run_with(struct call *c, const struct api_run_req *req, struct exec *
                     struct api_run *ret, struct err *e)
 {
     autotype(reader) struct exec_reader *reader = NULL;
-    struct run r = { .out = { SBUF(LIMIT_RUN_OUTPUT), SBUF(LIMIT_RUN_OUTPUT) } };
+    struct run r = { .out = { SBUF(LIMIT_RUN_OUTPUT), SBUF(LIMIT_RUN_OUTPUT) },
+                     .c = c, .base64 = req->base64 };
     int rc;
 
     r.in = req->stdin ? (const uint8_t *)req->stdin : req->stdin_base64.data;
@@ -187,7 +226,8 @@ int call_run(struct call *c, const struct api_run_req *req, struct api_run *ret,
     autotype(exec) struct exec *x = NULL;
 
     vm_touch(c->vm);
-    if (check_stdin(req, e) < 0 || vm_check_awake(c->vm, e) < 0 || vm_execs(c->vm, &t, e) < 0)
+    if (check_stdin(req, e) < 0 || call_hold(c, HELD_MIN, e) < 0 ||
+        vm_check_awake(c->vm, e) < 0 || vm_execs(c->vm, &t, e) < 0)
         return -1;
     /* borrowed from the request */
     struct api_exec_req start = {

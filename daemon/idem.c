@@ -170,7 +170,7 @@ static int replay(struct call *c, int status, const char *stored, struct err *e)
     if (!body)
         return err_nomem(e);
     c->reply.status = status;
-    return reply_take(c, "application/json", &body, strlen(body));
+    return reply_take(c, "application/json", &body, strlen(body), e);
 }
 
 static void keep(struct idem *i, const struct call *c, const char *hash)

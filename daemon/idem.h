@@ -3,7 +3,7 @@
  * idem: Idempotency-Key. A POST that carries a key is done once per caller and key: the same
  * request again gets the stored answer (with `Idempotency-Replayed: true`), another one under the
  * same key ERR_IDEMPOTENCY. Two at once wait for one another. Only successes are kept, for 24
- * hours: what failed may be tried again.
+ * hours, and no more than LIMIT_KEYS of one user: what failed may be tried again.
  *
  * What such a request makes gets its id here (call.object), and the key knows it before anything is
  * made. So a daemon that was killed before it could keep the answer, or before its client had it,

@@ -59,6 +59,7 @@ static const char *const hints[] = {
     [QUOTA_EXECS] = "`sbx execs NAME` lists them: end some",
     [QUOTA_CONNECTIONS] = "close some: each attached command and each followed log is one",
     [QUOTA_REQUESTS] = "let some end: each attached command and each followed log is one",
+    [QUOTA_REPLIES] = "take the answers that wait; `sbx exec` needs none of it",
 };
 static_assert(ARRAY_SIZE(hints) == QUOTA_MAX, "a hint for each quota");
 
@@ -310,6 +311,17 @@ bool quota_fair(struct quota *q, const struct identity *who, enum quota_what w, 
     if (all > total)
         return false;
     return who->uid == 0 || total - all >= total / 4 || mine <= total - all;
+}
+
+void quota_join(struct quota_charge *c, struct quota_charge *from)
+{
+    if (!from->quota)
+        return;
+    c->quota = from->quota;
+    c->uid = from->uid;
+    for (int w = 0; w < QUOTA_MAX; w++)
+        c->use.n[w] += from->use.n[w];
+    *from = (struct quota_charge){ 0 };
 }
 
 void quota_drop(struct quota_charge *c, unsigned parts)

@@ -9,10 +9,11 @@
  * new daemon charges again for what the rows say is there, by quota_count(), which never refuses,
  * so that a limit lowered meanwhile takes away nothing that somebody has.
  *
- * Sandboxes, their disk, CPUs, memory and execs are their owner's, whoever uses them; connections
- * and requests are the caller's. Limits come from `quota` of daemon.json, for each key by itself: a
- * user's entry, else the most generous one of his groups, else the default. What a sandbox uses is
- * measured by the groups its owner had when he created it, as its workspace is opened.
+ * Sandboxes, their disk, CPUs, memory and execs are their owner's, whoever uses them; connections,
+ * requests, and memory that holds answers until they are taken (call_hold()) are the caller's.
+ * Limits come from `quota` of daemon.json, for each key by itself: a user's entry, else the most
+ * generous one of his groups, else the default. What a sandbox uses is measured by the groups its
+ * owner had when he created it, as its workspace is opened.
  *
  * Uid 0 is counted, and limited only by an entry of its own.
  *
@@ -37,7 +38,8 @@ struct identity;
     X(QUOTA_DISK,         "disk",             true)  \
     X(QUOTA_EXECS,        "execs",            false) \
     X(QUOTA_CONNECTIONS,  "connections",      false) \
-    X(QUOTA_REQUESTS,     "requests",         false)
+    X(QUOTA_REQUESTS,     "requests",         false) \
+    X(QUOTA_REPLIES,      "replies",          true)
 
 enum quota_what {
 #define QUOTA_ENUM(constant, key, bytes) constant,
@@ -102,6 +104,8 @@ int quota_count(struct quota *q, uid_t uid, const struct quota_use *use, struct 
  * or when of the last quarter somebody would take who has more than would be left. So whoever has
  * few finds room, whatever a limit lets others have. Uid 0 is held to the total only. */
 bool quota_fair(struct quota *q, const struct identity *who, enum quota_what w, uint64_t total);
+/* Moves all that `from` has into c, which is empty, or the same user's. */
+void quota_join(struct quota_charge *c, struct quota_charge *from);
 /* Gives back what the charge has of these quotas. */
 void quota_drop(struct quota_charge *c, unsigned parts);
 

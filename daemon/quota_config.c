@@ -54,6 +54,8 @@ static uint64_t at_least(uint64_t v, uint64_t min)
  *              sandboxes of default size have
  * execs        four sandboxes full of them
  * connections  half of what the daemon has; a request is on a connection, so as many requests
+ * replies      a quarter of what the daemon has: two of the longest answers there are, or a MiB for
+ *              each request
  */
 void quota_defaults(struct quota_config *c, const struct quota_host *host)
 {
@@ -65,6 +67,7 @@ void quota_defaults(struct quota_config *c, const struct quota_host *host)
         [QUOTA_EXECS] = 4 * LIMIT_EXECS,
         [QUOTA_CONNECTIONS] = LIMIT_CONNECTIONS / 2,
         [QUOTA_REQUESTS] = LIMIT_CONNECTIONS / 2,
+        [QUOTA_REPLIES] = LIMIT_REPLIES / 4,
     };
     _Static_assert(sizeof(values) / sizeof(values[0]) == QUOTA_MAX, "a default for each");
 

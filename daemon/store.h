@@ -200,6 +200,7 @@ int store_choice_put(struct store *st, const char *key, const char *value, struc
 /* Idempotency-Key: 1 with the stored answer (owned), 0 unknown. A key is its owner's for 24 h. */
 int store_idem_get(struct store *st, uid_t uid, const char *key, char **ret_request_hash,
                    int *ret_status, char **ret_body, struct err *e);
+/* Of a user LIMIT_KEYS and LIMIT_KEYS_BYTES stay: the oldest that have an answer go first. */
 int store_idem_put(struct store *st, uid_t uid, const char *key, const char *request_hash,
                    int status, const char *body, struct err *e);
 /* Takes the key back, unless there is an answer (a status) with it. */

@@ -85,14 +85,23 @@
     X(ST_IMAGE_LIST,                                                                              \
       "SELECT " IMAGE_COLUMNS ", (SELECT count(*) FROM vm WHERE vm.image_digest = image.digest) " \
       "FROM image ORDER BY created_at, digest")                                                   \
-    X(ST_IDEM_PRUNE, "DELETE FROM idempotency WHERE created_at < ?1")                             \
+    X(ST_IDEM_PRUNE,                                                                              \
+      "DELETE FROM idempotency WHERE rowid IN (SELECT rowid FROM idempotency "                    \
+      "WHERE created_at < ?1 ORDER BY created_at LIMIT ?2)")                                      \
+    X(ST_IDEM_SUM,                                                                                \
+      "SELECT count(*), coalesce(sum(size), 0) FROM idempotency WHERE uid = ?1")                  \
+    X(ST_IDEM_CAP, /* what has no answer yet, then what has been there for the shortest time */   \
+      "DELETE FROM idempotency WHERE rowid IN (SELECT rowid FROM (SELECT rowid, "                 \
+      "row_number() OVER w AS n, sum(size) OVER w AS bytes FROM idempotency WHERE uid = ?1 "      \
+      "WINDOW w AS (ORDER BY status = 0 DESC, rowid DESC ROWS UNBOUNDED PRECEDING)) "             \
+      "WHERE n > ?2 OR bytes > ?3)")                                                              \
     X(ST_IDEM_GET,                                                                                \
       "SELECT request_hash, status, body FROM idempotency WHERE uid = ?1 AND key = ?2 "           \
       "AND created_at >= ?3")                                                                     \
     X(ST_IDEM_DROP, "DELETE FROM idempotency WHERE uid = ?1 AND key = ?2 AND status = 0")         \
     X(ST_IDEM_PUT,                                                                                \
-      "INSERT OR REPLACE INTO idempotency(uid, key, request_hash, status, body, created_at) "     \
-      "VALUES(?1, ?2, ?3, ?4, ?5, ?6)")                                                           \
+      "INSERT OR REPLACE INTO idempotency(uid, key, request_hash, status, created_at, size, "     \
+      "body) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)")                                                           \
     X(ST_EVENT_INSERT, /* of a sandbox that is gone its last event knows */                       \
       "INSERT INTO event(time, kind, uid, sandbox, name, exec, detail, count) VALUES(?1, ?2, "    \
       "coalesce(?3, (SELECT uid FROM vm WHERE id = ?4), (SELECT uid FROM event WHERE "            \
@@ -119,6 +128,7 @@ struct store {
     pthread_mutex_t lock;
     sqlite3 *db;                  /* owned */
     sqlite3_stmt *stmt[ST_MAX];   /* owned */
+    int64_t idem_pruned;          /* when store_idem.c looked for old rows; 0 never */
 };
 
 static inline void store_unlock_cleanup(struct store **st)

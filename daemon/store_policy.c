@@ -162,7 +162,10 @@ static int check_quota(struct store *st, const struct policy_row *p, struct err 
         return -1;
     if (r == 1 && sqlite3_column_int64(s, 0) >= LIMIT_POLICIES) {
         err_set(e, ERR_QUOTA, "you have %d policies, as many as one user can", LIMIT_POLICIES);
-        return err_hint(e, "remove some with `sbx policy undefine`");
+        e->quota = (struct err_quota){ .name = "policies", .limit = LIMIT_POLICIES,
+                                       .used = (uint64_t)sqlite3_column_int64(s, 0),
+                                       .requested = 1 };
+        return err_hint(e, "`sbx policy ls` lists them, `sbx policy undefine NAME` removes one");
     }
     return 0;
 }

@@ -36,7 +36,9 @@ static int free_slot(struct store *st, uint32_t *ret, struct err *e)
     if (slot < 1 || slot > LIMIT_SANDBOXES) {
         err_set(e, ERR_QUOTA, "this daemon has %d sandboxes, as many as it can hold",
                 LIMIT_SANDBOXES);
-        return err_hint(e, "remove some with `sbx rm`");
+        e->quota = (struct err_quota){ .name = "daemon_sandboxes", .limit = LIMIT_SANDBOXES,
+                                       .used = LIMIT_SANDBOXES, .requested = 1 };
+        return err_hint(e, "`sbx ls` lists yours, `sbx rm NAME` removes one");
     }
     *ret = (uint32_t)slot;
     return 0;

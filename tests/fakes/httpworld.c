@@ -51,6 +51,14 @@ static int h_count(struct call *c, struct err *e)
                ? -1 : reply_json(c, 201, echo_table, &r, e);
 }
 
+static int h_big(struct call *c, struct err *e)
+{
+    size_t len = 2 * MIB;
+    char *body = calloc(1, len);
+    ASSERT_TRUE(body != NULL);
+    return reply_take(c, "text/plain", &body, len, e);
+}
+
 static int h_fail(struct call *c, struct err *e)
 {
     return err_set(e, ERR_INTERNAL, "the secret is 42");
@@ -149,6 +157,8 @@ static const struct route table[] = {
     { "POST", "/count", ROLE_USER, 8192, echo_table, sizeof(struct echo), h_count, ROUTE_IDEM,
       NULL },
     { "GET", "/free", ROLE_USER, 64, NULL, 0, h_echo, ROUTE_UNCOUNTED, NULL },
+    { "GET", "/big", ROLE_USER, 64, NULL, 0, h_big, 0, NULL },
+    { "POST", "/big", ROLE_USER, 64, NULL, 0, h_big, 0, NULL },
     { "GET", "/fail", ROLE_USER, 64, NULL, 0, h_fail, 0, NULL },
     { "DELETE", "/thing/{ref}", ROLE_USER, 64, NULL, 0, h_gone, 0, NULL },
     { "GET", "/admin", ROLE_ADMIN, 64, NULL, 0, h_gone, 0, NULL },
@@ -163,7 +173,7 @@ static const struct route table[] = {
 
 static struct daemon d;
 struct http *server;
-uint64_t connections, requests;
+uint64_t connections, requests, replies;
 static int listen_fd = -1;
 static struct sockaddr_un address;  /* for threads: test_path() is for one */
 
@@ -182,6 +192,8 @@ void start_idle(unsigned idle_s)
         quotas.fallback.limit[QUOTA_CONNECTIONS] = connections;
     if (requests)
         quotas.fallback.limit[QUOTA_REQUESTS] = requests;
+    if (replies)
+        quotas.fallback.limit[QUOTA_REPLIES] = replies;
     quota_defaults(&quotas, &(struct quota_host){ 0 });
     ASSERT_OK(quota_new(&quotas, &d.quota, &e), e);
     address.sun_family = AF_UNIX;

@@ -5,7 +5,7 @@
  *
  *     GET /echo?a=&b=  POST /echo {text,n}  POST /count (takes Idempotency-Key and says
  *     in Object what it is to make; n 666 fails)
- *     GET /free (no quota of requests)
+ *     GET /free (no quota of requests)  GET, POST /big (2 MiB)
  *     GET /fail  DELETE /thing/{ref}  GET /admin  GET /slow  GET /pieces  GET /ever  GET /up
  */
 #pragma once
@@ -24,7 +24,7 @@
 /* POST /count done, GET /slow being waited in, streams and upgrades freed. */
 extern atomic_int n_counted, n_slow, n_freed;
 /* Of one user, before start(); 0: the default. */
-extern uint64_t connections, requests;
+extern uint64_t connections, requests, replies;
 extern struct http *server;
 extern char answer[ANSWER_MAX + 1];     /* what was read last */
 

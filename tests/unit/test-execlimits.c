@@ -30,6 +30,11 @@ TEST(only_so_many_run_and_only_so_many_are_kept)
     start_begin(&s, &w, true, false, argv);
     ASSERT_EQ(start_end(&s), -1);
     ASSERT_EQ(s.e.code, ERR_QUOTA);
+    ASSERT_STREQ(s.e.quota.name, "sandbox_execs");
+    ASSERT_EQ(s.e.quota.limit, LIMIT_EXECS);
+    ASSERT_EQ(s.e.quota.used, LIMIT_EXECS);
+    ASSERT_EQ(s.e.quota.requested, 1);
+    ASSERT_CONTAINS(s.e.hint, "sbx execs");
     for (size_t i = 0; i < LIMIT_EXECS; i++)
         guestpeer_exit(&w.peer, stream[i], EXIT_CODE, 0, 0, 0);
     for (size_t i = 0; i < LIMIT_EXECS; i++) {

@@ -306,6 +306,46 @@ static void become(uid_t uid)
 }
 
 /* As another user, since root has no limit. */
+/* Two answers of 2 MiB that nobody takes: what a socket holds of them is much less. */
+TEST(answers_that_are_not_taken_have_an_end)
+{
+    static const char get[] = "GET /big HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n";
+    int fd[2];
+
+    SKIP_IF(getuid() != 0, "needs root to become somebody else");
+    replies = 5 * MIB;
+    start();
+    ASSERT_SYS(chmod(test_dir(), 0755));
+    ASSERT_SYS(chmod(test_path("s"), 0666));
+    become(65534);
+    for (int i = 0; i < 2; i++) {
+        fd[i] = dial();
+        say(fd[i], get, strlen(get));
+        read_until(fd[i], "200 OK");
+    }
+    request("GET /big", "", NULL);
+    ASSERT_REFUSED(429, "quota_exceeded");
+    ASSERT_CONTAINS(answer, "\"details\":{\"quota\":\"replies\",\"limit\":5242880,"
+                            "\"used\":4194304,\"requested\":2097152}");
+    request("GET /echo", "", NULL);         /* small ones are not counted */
+    ASSERT_STATUS(200);
+    request("POST /big", "", NULL);         /* has been done, so it is answered */
+    ASSERT_STATUS(200);
+    become(0);
+    request("GET /big", "", NULL);          /* others have their own */
+    ASSERT_STATUS(200);
+    become(65534);
+    close(fd[0]);
+    int64_t deadline = deadline_in(WAIT_MS);
+    do
+        request("GET /big", "", NULL);
+    while (status() == 429 && now_mono_ms() < deadline);
+    ASSERT_STATUS(200);
+    become(0);
+    close(fd[1]);
+    stop();
+}
+
 TEST(one_user_cannot_take_all_requests)
 {
     static const char slow[] = "GET /slow HTTP/1.1\r\nHost:\r\n\r\n";

@@ -204,6 +204,11 @@ TEST(policies_with_names_are_their_owners)
     p.name = (char *)"onemore";
     ASSERT_EQ(store_policy_put(st, &p, &e), -1);
     ASSERT_EQ(e.code, ERR_QUOTA);
+    ASSERT_STREQ(e.quota.name, "policies");
+    ASSERT_EQ(e.quota.limit, LIMIT_POLICIES);
+    ASSERT_EQ(e.quota.used, LIMIT_POLICIES);
+    ASSERT_EQ(e.quota.requested, 1);
+    ASSERT_CONTAINS(e.hint, "sbx policy");
     e = ERR_INIT;
     p.name = (char *)"web";                             /* one that is there may change */
     ASSERT_OK(store_policy_put(st, &p, &e), e);

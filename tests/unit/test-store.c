@@ -202,6 +202,52 @@ TEST(a_name_is_taken_once_per_owner)
     clean();
 }
 
+static void sql(sqlite3 *db, const char *text)
+{
+    if (sqlite3_exec(db, text, NULL, NULL, NULL) != SQLITE_OK)
+        FAIL("%s: %s", text, sqlite3_errmsg(db));
+}
+
+/* The row there is, as often as a daemon can have sandboxes. */
+static void fill_slots(void)
+{
+    sqlite3 *db = NULL;
+    char text[160];
+
+    ASSERT_EQ(sqlite3_open(path, &db), SQLITE_OK);
+    sql(db, "BEGIN; CREATE TEMP TABLE one AS SELECT * FROM vm");
+    for (int i = 2; i <= LIMIT_SANDBOXES; i++) {
+        snprintf(text, sizeof(text), "UPDATE one SET id = '%016x', name = 'm%d', slot = %d; "
+                 "INSERT INTO vm SELECT * FROM one", (unsigned)i, i, i);
+        sql(db, text);
+    }
+    sql(db, "COMMIT");
+    sqlite3_close(db);
+}
+
+TEST(a_daemon_holds_so_many_sandboxes)
+{
+    struct err e = ERR_INIT;
+
+    fresh();
+    struct store *st = open_store();
+    add_image(st, "sha256:a", "debian");
+    struct vm_row r = make_vm("first", 0), more = make_vm("more", 0);
+    insert_vm(st, &r);
+    fill_slots();
+    ASSERT_EQ(store_vm_insert(st, &more, &e), -1);
+    ASSERT_EQ(e.code, ERR_QUOTA);
+    ASSERT_STREQ(e.quota.name, "daemon_sandboxes");
+    ASSERT_EQ(e.quota.limit, LIMIT_SANDBOXES);
+    ASSERT_EQ(e.quota.used, LIMIT_SANDBOXES);
+    ASSERT_EQ(e.quota.requested, 1);
+    ASSERT_CONTAINS(e.hint, "sbx rm");
+    vm_row_done(&r);
+    vm_row_done(&more);
+    store_close(st);
+    clean();
+}
+
 TEST(slots_are_the_smallest_free_numbers)
 {
     struct err e = ERR_INIT;
@@ -337,6 +383,111 @@ TEST(an_idempotency_key_belongs_to_its_owner)
     ASSERT_EQ(status, 201);
     free(hash);
     free(body);
+    store_close(st);
+    clean();
+}
+
+static bool has_key(struct store *st, uid_t uid, const char *key)
+{
+    struct err e = ERR_INIT;
+    autofree char *hash = NULL, *body = NULL;
+    int status = 0, r = store_idem_get(st, uid, key, &hash, &status, &body, &e);
+
+    ASSERT_TRUE(r >= 0);
+    return r == 1;
+}
+
+static void put_key(struct store *st, uid_t uid, const char *key, int status, const char *body)
+{
+    struct err e = ERR_INIT;
+
+    ASSERT_OK(store_idem_put(st, uid, key, "h", status, body, &e), e);
+}
+
+TEST(one_user_keeps_so_many_answers)
+{
+    char key[16];
+
+    fresh();
+    struct store *st = open_store();
+    put_key(st, 2, "theirs", 201, "{}");
+    put_key(st, 1, "begun", 0, "0123456789abcdef");
+    for (int i = 0; i < LIMIT_KEYS; i++) {
+        snprintf(key, sizeof(key), "k%d", i);
+        put_key(st, 1, key, 201, "{}");
+    }
+    /* the one that has no answer yet stays; of the others the oldest went */
+    ASSERT_TRUE(has_key(st, 1, "begun"));
+    ASSERT_TRUE(!has_key(st, 1, "k0"));
+    ASSERT_TRUE(has_key(st, 1, "k1"));
+    ASSERT_TRUE(has_key(st, 1, "k999"));
+    put_key(st, 1, "k1", 201, "{}");                /* again: is the newest now */
+    put_key(st, 1, "one more", 201, "{}");
+    ASSERT_TRUE(has_key(st, 1, "k1"));
+    ASSERT_TRUE(!has_key(st, 1, "k2"));
+    ASSERT_TRUE(has_key(st, 2, "theirs"));
+    store_close(st);
+    clean();
+}
+
+TEST(one_user_keeps_so_much_text_of_answers)
+{
+    static char body[LIMIT_KEYS_BYTES / 4];
+    char key[16];
+
+    fresh();
+    struct store *st = open_store();
+    memset(body, 'x', sizeof(body) - 1);
+    put_key(st, 2, "theirs", 201, body);
+    for (int i = 0; i < 5; i++) {
+        snprintf(key, sizeof(key), "k%d", i);
+        put_key(st, 1, key, 201, body);
+    }
+    ASSERT_TRUE(!has_key(st, 1, "k0"));
+    ASSERT_TRUE(has_key(st, 1, "k1"));
+    ASSERT_TRUE(has_key(st, 1, "k4"));
+    ASSERT_TRUE(has_key(st, 2, "theirs"));
+    store_close(st);
+    clean();
+}
+
+static int64_t keys_in_file(void)
+{
+    sqlite3 *db = NULL;
+    sqlite3_stmt *s = NULL;
+
+    ASSERT_EQ(sqlite3_open(path, &db), SQLITE_OK);
+    ASSERT_EQ(sqlite3_prepare_v2(db, "SELECT count(*) FROM idempotency", -1, &s, NULL), SQLITE_OK);
+    ASSERT_EQ(sqlite3_step(s), SQLITE_ROW);
+    int64_t n = sqlite3_column_int64(s, 0);
+    sqlite3_finalize(s);
+    sqlite3_close(db);
+    return n;
+}
+
+/* A database of before step 5, with a key that is as old as it is. */
+TEST(answers_of_an_older_database_stay_and_old_ones_go)
+{
+    sqlite3 *db = NULL;
+    char text[256];
+
+    fresh();
+    ASSERT_EQ(sqlite3_open(path, &db), SQLITE_OK);
+    for (int i = 0; i < 4; i++)
+        sql(db, store_steps[i].sql);
+    sql(db, "PRAGMA user_version = 4");
+    snprintf(text, sizeof(text), "INSERT INTO idempotency(uid, key, request_hash, status, body, "
+             "created_at) VALUES(1, 'new', 'h', 201, '{}', %lld), (1, 'old', 'h', 201, '{}', 5)",
+             (long long)now_real_us());
+    sql(db, text);
+    sqlite3_close(db);
+    struct store *st = open_store();
+    ASSERT_EQ(keys_in_file(), 2);
+    ASSERT_TRUE(has_key(st, 1, "new"));
+    ASSERT_TRUE(!has_key(st, 1, "old"));
+    put_key(st, 2, "next", 201, "{}");              /* the first put of a daemon looks for them */
+    ASSERT_EQ(keys_in_file(), 2);
+    ASSERT_TRUE(has_key(st, 1, "new"));
     store_close(st);
     clean();
 }

@@ -17,7 +17,7 @@ ALICE, BOB, CAROL = 5001, 5002, 5003       # nobody's accounts: uids are all tha
 GIB = 1 << 30
 QUOTA = {
     "default": {"sandboxes": 3, "cpus": 2, "memory": "1G", "disk": "84G", "execs": 4,
-                "connections": 12, "requests": 6},
+                "connections": 12, "requests": 6, "replies": "4M"},
     "users": {str(CAROL): {"sandboxes": "unlimited", "memory": -1, "cpus": -1, "disk": -1}},
 }
 SMALL = ("--memory", "256M", "--cpus", "1")
@@ -70,7 +70,8 @@ def test_what_one_may_have_is_told(daemon):
     lines = daemon.ok("quota", uid=ALICE).splitlines()
     assert lines[0].split() == ["QUOTA", "USED", "LIMIT"]
     table = {w[0]: w[1:] for w in map(str.split, lines[1:])}
-    assert list(table) == ["sandboxes", "cpus", "memory", "disk", "execs", "connections", "requests"]
+    assert list(table) == ["sandboxes", "cpus", "memory", "disk", "execs", "connections", "requests",
+                           "replies"]
     assert table["sandboxes"] == ["0", "3"] and table["memory"] == ["0B", "1GiB"]
     assert table["connections"] == ["1", "12"]      # this one
     assert table["requests"] == ["0", "6"]          # asking is free
@@ -219,6 +220,52 @@ def test_what_one_has_used_up_is_his_own_affair(daemon):
     idle(daemon, ALICE, BOB)
 
 
+def run_unread(daemon, uid, ref, script):
+    """A connection on which a command is run whose answer nobody takes yet."""
+    body = json.dumps({"command": ["sh", "-c", script]})
+    s, = hold(daemon, uid, None, 1)
+    s.sendall(f"POST /v1/sandboxes/{ref}/run HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+              f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+    return s
+
+
+def taken(s):
+    with s:
+        head, body = b"".join(iter(lambda: s.recv(1 << 16), b"")).split(b"\r\n\r\n", 1)
+    return int(head.split()[1]), json.loads(body)
+
+
+def test_answers_that_nobody_takes_are_counted(daemon):
+    ref = daemon.ok("create", "--name", "loud", *SMALL, uid=ALICE).strip()
+    # control bytes become six each: 3 MiB of the 4 she has
+    first = run_unread(daemon, ALICE, ref, "head -c 524288 /dev/zero | tr '\\0' '\\1'; echo end >&2")
+    wait_until(lambda: used(daemon, ALICE)["replies"] >= 3 << 20, what="an answer that waits")
+    # small ones are no matter, three at once in what is left
+    for i in range(0, 64, 3):
+        small = [run_unread(daemon, ALICE, ref, f"echo {i + k}") for k in range(3)]
+        for k, s in enumerate(small):
+            status, r = taken(s)
+            assert (status, r["stdout"], r["stdout_truncated"]) == (200, f"{i + k}\n", False), r
+    # a large one is cut, and says so; the command ends as it would
+    status, r = taken(run_unread(daemon, ALICE, ref, "head -c 4000000 /dev/zero | tr '\\0' x; exit 3"))
+    assert (status, r["exit_code"], r["stdout_truncated"], r["stderr_truncated"]) == (200, 3, True, False)
+    assert 256 << 10 <= len(r["stdout"]) <= 1 << 20 and set(r["stdout"]) == {"x"}
+    # one that would have nothing is refused before it is run
+    more = [run_unread(daemon, ALICE, ref, "head -c 200000 /dev/zero | tr '\\0' '\\1'")]
+    wait_until(lambda: used(daemon, ALICE)["replies"] > (4 << 20) - (256 << 10), what="most of the quota")
+    status, r = taken(run_unread(daemon, ALICE, ref, "touch /tmp/ran"))
+    assert (status, r["error"]["code"], r["error"]["details"]["quota"]) == (429, "quota_exceeded", "replies")
+    assert "replies" in daemon.ok("quota", uid=ALICE)
+    assert daemon.sbx("exec", "loud", "--", "test", "-e", "/tmp/ran", uid=ALICE).returncode == 1
+    # taken, all is there, and given back
+    status, r = taken(first)
+    assert (status, r["stdout"] == "\x01" * 524288, r["stderr"]) == (200, True, "end\n")
+    for s in more:
+        assert taken(s)[0] == 200
+    wait_until(lambda: used(daemon, ALICE)["replies"] == 0, what="answers that were taken")
+    idle(daemon, ALICE)
+
+
 def test_a_new_daemon_counts_what_the_old_one_did(daemon):
     daemon.ok("create", "--name", "runs", *SMALL, "--disk", "21G", uid=ALICE)
     daemon.ok("create", "--name", "rests", "--no-start", *SMALL, "--disk", "20G", uid=ALICE)
@@ -229,7 +276,7 @@ def test_a_new_daemon_counts_what_the_old_one_did(daemon):
     wait_until(lambda: used(daemon, ALICE)["execs"] == 3, what="end of a command")
     before = used(daemon, ALICE), used(daemon, BOB)
     assert before[0] == {"sandboxes": 2, "cpus": 1, "memory": GIB // 4, "disk": 41 * GIB, "execs": 3,
-                         "connections": 0, "requests": 0}
+                         "connections": 0, "requests": 0, "replies": 0}
     for sig in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
         daemon.stop(sig)
         daemon.start()

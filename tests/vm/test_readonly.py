@@ -49,6 +49,13 @@ def test_it_shows_all_sandboxes_and_no_value(daemon):
     assert json.loads(ask(daemon, "GET", f"/v1/quota?uid={ALICE}")[1])["quotas"][0]["used"] == 1
     for path in ("/v1/version", "/v1/info", "/v1/images", "/v1/images/debian"):
         assert ask(daemon, "GET", path)[0] == 200, path
+    # figures, of sandboxes that do not run as well
+    status, text = ask(daemon, "GET", "/v1/stats?all=true")
+    assert status == 200 and SECRET not in text
+    assert {s["name"] for s in json.loads(text)["stats"]} == {"hers", "roots"}
+    assert json.loads(ask(daemon, "GET", f"/v1/sandboxes/{found['hers']['id']}/stats")[1])["name"] == "hers"
+    status, text = ask(daemon, "GET", "/v1/metrics")
+    assert status == 200 and "sandboxd_" in text and SECRET not in text
     assert ask(daemon, "HEAD", "/v1/sandboxes")[0] == 200
 
 

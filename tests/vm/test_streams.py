@@ -316,7 +316,9 @@ def test_as_many_commands_as_are_allowed(daemon):
     text = fails(daemon.sbx("exec", "full", "true"))
     assert "256 commands" in text and "hint:" in text
     status, _, body = daemon.request("POST", "/v1/sandboxes/full/execs", {"command": ["true"]})
-    assert (status, json.loads(body)["error"]["code"]) == (429, "quota_exceeded")
+    error = json.loads(body)["error"]
+    assert (status, error["code"]) == (429, "quota_exceeded")
+    assert error["details"] == {"quota": "sandbox_execs", "limit": 256, "used": 256, "requested": 1}
     one = daemon.ok("execs", "-q", "full").split()[0]
     assert post(daemon, "full", one, "signal", signal="KILL") == (204, None)
     ended(daemon, "full", one)
