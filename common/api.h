@@ -227,6 +227,20 @@ struct api_audit_exec {     /* of exec.create and run */
     char *program;          /* argv[0], cut */
     uint32_t arguments;     /* their number, without it */
 };
+struct api_audit_mount {    /* of sandbox.create: the workspace that was asked for */
+    bool present;
+    char *path;             /* cut */
+    bool read_only;
+};
+/* Of what changed a policy, or set one; only where it was done, so that what is no policy at all
+ * (a URL with a password) is not kept. */
+struct api_audit_change {
+    bool present;
+    char *verb;             /* set (its name is `what`), rules (a text), allow, deny, remove */
+    char *what;             /* the policy's name, or targets with spaces between; cut; NULL: none */
+    uint32_t targets;       /* their number */
+    char *digest;           /* SHA-256 of a text of rules, hex; NULL: none */
+};
 struct api_audit_result {
     bool present;           /* false: it has only begun */
     uint32_t status;        /* HTTP */
@@ -248,6 +262,8 @@ struct api_audit_record {
     char *target;           /* what was asked for by this name: policy, image, no such sandbox */
     char *exec;             /* id */
     struct api_audit_exec command;
+    struct api_audit_mount mount;
+    struct api_audit_change change;
     struct api_audit_result result;
     struct api_audit_torn torn;     /* a line that was not written to its end */
     struct api_audit_lost lost;     /* records that could not be written */

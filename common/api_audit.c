@@ -19,6 +19,20 @@ static const struct jfield audit_exec_table[] = {
     JF_END,
 };
 
+static const struct jfield audit_mount_table[] = {
+    JF(struct api_audit_mount, path, JT_STR, .flags = JF_REQUIRED),
+    JF(struct api_audit_mount, read_only, JT_BOOL),
+    JF_END,
+};
+
+static const struct jfield audit_change_table[] = {
+    JF(struct api_audit_change, verb, JT_STR, .flags = JF_REQUIRED),
+    JF(struct api_audit_change, what, JT_STR),
+    JF(struct api_audit_change, targets, JT_U32),
+    JF(struct api_audit_change, digest, JT_STR),
+    JF_END,
+};
+
 static const struct jfield audit_result_table[] = {
     JF(struct api_audit_result, status, JT_U32, .flags = JF_REQUIRED),
     JF(struct api_audit_result, code, JT_STR, .flags = JF_NULL),
@@ -50,6 +64,8 @@ const struct jfield api_audit_record_table[] = {
     JF(struct api_audit_record, target, JT_STR),
     JF(struct api_audit_record, exec, JT_STR),
     JF(struct api_audit_record, command, JT_OBJ, .flags = JF_OPT, .table = audit_exec_table),
+    JF(struct api_audit_record, mount, JT_OBJ, .flags = JF_OPT, .table = audit_mount_table),
+    JF(struct api_audit_record, change, JT_OBJ, .flags = JF_OPT, .table = audit_change_table),
     JF(struct api_audit_record, result, JT_OBJ, .flags = JF_OPT, .table = audit_result_table),
     JF(struct api_audit_record, torn, JT_OBJ, .flags = JF_OPT, .table = audit_torn_table),
     JF(struct api_audit_record, lost, JT_OBJ, .flags = JF_OPT, .table = audit_lost_table),

@@ -5,6 +5,7 @@
 #include "common/log.h"
 #include "daemon/audit.h"
 #include "daemon/audit_peer.h"
+#include "daemon/audit_said.h"
 #include "daemon/daemon.h"
 #include "daemon/peer.h"
 #include "daemon/routes.h"
@@ -30,6 +31,7 @@ struct audit_note {
     char target[TEXT_MAX], exec[TEXT_MAX];
     char program[TEXT_MAX];
     uint32_t arguments;
+    struct audit_said said;
 };
 
 const char *audit_action_name(enum audit_action a)
@@ -64,6 +66,7 @@ static void note_body(struct audit_note *n, const struct call *c)
         note_command(n, &((struct api_exec_req *)c->body)->command);
     if (table == api_run_req_table)
         note_command(n, &((struct api_run_req *)c->body)->command);
+    audit_said_note(table, c->body, &n->said);
 }
 
 /* Once for each request: at its end the client may be gone. */
@@ -115,6 +118,7 @@ static int put(struct call *c, struct audit_note *n, struct api_audit_record *r,
     if (n->program[0])
         r->command = (struct api_audit_exec){ .present = true, .program = n->program,
                                               .arguments = n->arguments };
+    audit_said_put(&n->said, r->result.present && !r->result.code, r);
     n->reserved -= reserved;
     return audit_write(c->daemon->audit, r, reserved, e);
 }

@@ -4,8 +4,8 @@
  * handler, and when the answer is made and before it is sent. Which route is which action says a
  * column of the table of routes; what of the request is recorded, the functions below.
  *
- * Of a request's body nothing is recorded but the name a sandbox is to have, and of a command its
- * first word and the number of the others.
+ * Of a request's body nothing is recorded but the name a sandbox is to have, of a command its first
+ * word and the number of the others, and what audit_said.h has.
  */
 #pragma once
 

@@ -34,7 +34,8 @@ def mine(daemon):
 def test_what_a_user_does_is_recorded_and_secrets_are_not(daemon, mine):
     daemon.ok("exec", "-e", "KEY=secret2", "mine", "--", "echo", "secret3", uid=MINE,
               env={"SSH_CONNECTION": "192.0.2.7 5 192.0.2.1 22"})
-    daemon.ok("policy", "allow", "mine", "secret4.example:443", uid=MINE)
+    daemon.ok("policy", "allow", "mine", "x.example:443", uid=MINE)
+    assert daemon.sbx("policy", "deny", "mine", "https://me:secret4@x.example/", uid=MINE).returncode != 0
     all_of_it = records(daemon)
     created = [r for r in all_of_it if r.get("action") == "sandbox.create"]
     assert [r["kind"] for r in created] == ["begin", "end"]
@@ -46,7 +47,9 @@ def test_what_a_user_does_is_recorded_and_secrets_are_not(daemon, mine):
     assert start["who"]["ssh"] == "192.0.2.7 5 192.0.2.1 22"
     attach = ends(daemon, action="exec.attach")[-1]
     assert attach["exec"] == start["exec"] and attach["result"]["status"] == 101
-    assert ends(daemon, action="policy.change")[-1]["sandbox"] == mine
+    changed = [r for r in ends(daemon, action="policy.change") if r["result"]["code"] is None]
+    assert [r["sandbox"] for r in changed] == [mine]
+    assert changed[0]["change"] == {"verb": "allow", "what": "x.example:443", "targets": 1}
     with open(daemon.state + "/audit.log", encoding="utf-8") as f:
         assert "secret" not in f.read()
     assert [r["seq"] for r in all_of_it] == list(range(1, len(all_of_it) + 1))
@@ -65,6 +68,17 @@ def test_others_see_their_own_records_only(daemon, mine):
     r = daemon.sbx("audit", "verify", uid=THEIRS)
     assert r.returncode == 125 and "only root" in r.stderr
     assert ends(daemon, THEIRS)[-1]["action"] == "read"      # asking was denied, too
+
+
+def test_what_is_mounted_is_recorded(daemon):
+    work = daemon.workspace(MINE, 0o700)
+    daemon.ok("create", "--name", "mounts", "--no-start", "--workspace", work + ":ro", "--policy", "none",
+              uid=MINE)
+    r = ends(daemon, MINE, action="sandbox.create", name="mounts")[-1]
+    assert r["mount"] == {"path": work, "read_only": True}
+    assert r["change"] == {"verb": "set", "what": "none", "targets": 0}
+    daemon.ok("rm", "mounts", uid=MINE)
+    assert "mount" not in ends(daemon, MINE, action="sandbox.rm", name="mounts")[-1]
 
 
 def test_verify_and_since(daemon, mine):
