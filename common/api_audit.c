@@ -4,12 +4,19 @@
  */
 #include "common/api.h"
 
+static const struct jfield audit_sudo_table[] = {
+    JF(struct api_audit_sudo, uid, JT_U32),
+    JF(struct api_audit_sudo, user, JT_STR, .flags = JF_NULL),
+    JF_END,
+};
+
 static const struct jfield audit_who_table[] = {
     JF(struct api_audit_who, uid, JT_U32),
     JF(struct api_audit_who, user, JT_STR, .flags = JF_NULL),
     JF(struct api_audit_who, pid, JT_U32),
     JF(struct api_audit_who, comm, JT_STR, .flags = JF_NULL),
     JF(struct api_audit_who, ssh, JT_STR),
+    JF(struct api_audit_who, sudo, JT_OBJ, .flags = JF_OPT, .table = audit_sudo_table),
     JF_END,
 };
 
@@ -47,6 +54,11 @@ static const struct jfield audit_torn_table[] = {
     JF_END,
 };
 
+static const struct jfield audit_waited_table[] = {
+    JF(struct api_audit_waited, since, JT_TIME, .flags = JF_REQUIRED),
+    JF_END,
+};
+
 static const struct jfield audit_lost_table[] = {
     JF(struct api_audit_lost, count, JT_U64, .flags = JF_REQUIRED),
     JF_END,
@@ -69,6 +81,7 @@ const struct jfield api_audit_record_table[] = {
     JF(struct api_audit_record, result, JT_OBJ, .flags = JF_OPT, .table = audit_result_table),
     JF(struct api_audit_record, torn, JT_OBJ, .flags = JF_OPT, .table = audit_torn_table),
     JF(struct api_audit_record, lost, JT_OBJ, .flags = JF_OPT, .table = audit_lost_table),
+    JF(struct api_audit_record, waited, JT_OBJ, .flags = JF_OPT, .table = audit_waited_table),
     JF(struct api_audit_record, prev, JT_STR, .flags = JF_REQUIRED, .min = 64, .max = 64),
     JF_END,
 };

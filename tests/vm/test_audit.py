@@ -8,7 +8,7 @@ import subprocess
 import threading
 
 import pytest
-from conftest import BUILD, wait_until
+from conftest import BUILD, SANDBOXD, SOURCE, wait_until
 
 MINE = 70123
 THEIRS = 70124
@@ -146,6 +146,40 @@ def test_a_repair_without_a_daemon_is_recorded_and_breaks_nothing(daemon, mine):
     since = [r["kind"] for r in records(daemon, 0, "--since", str(before + 1))]
     assert [k for k in since if k in ("torn", "repair", "start")] == ["torn", "repair", "start"]
     daemon.ok("audit", "verify")
+
+
+def build_image(daemon, *args):
+    r = subprocess.run([SANDBOXD, "image", "build", "--config", daemon.dir + "/config.json", "--agent",
+                        BUILD + "/guest/sbx-agent", "--share-dir", SOURCE + "/guest", "--if-missing", *args],
+                       stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240,
+                       env={**os.environ, "SUDO_UID": str(MINE)}, check=False)
+    assert r.returncode == 0, r.stderr
+    return r.stdout.strip()
+
+
+def builds(daemon):
+    return [r for r in records(daemon) if r.get("action") == "image.build"]
+
+
+def test_images_built_beside_the_daemon_are_recorded(daemon, mine):
+    digest = build_image(daemon, "--name", "beside")
+    wait_until(lambda: len(builds(daemon)) == 2, what="its records")
+    begin, end = builds(daemon)
+    assert (begin["kind"], end["kind"]) == ("begin", "end") and begin["request"] == end["request"]
+    assert end["target"] == "beside" and end["change"]["what"] == digest and end["result"]["code"] is None
+    assert end["who"]["uid"] == 0 and end["who"]["comm"] == "sandboxd" and end["who"]["sudo"]["uid"] == MINE
+    assert "waited" in end
+    build_image(daemon, "--name", "beside")     # nothing was made
+    daemon.stop()
+    build_image(daemon, "--name", "without")
+    r = subprocess.run([SANDBOXD, "audit", "verify", "--config", daemon.dir + "/config.json"],
+                       capture_output=True, text=True, check=False)
+    assert r.returncode == 0, r.stdout
+    daemon.start()
+    assert [(r["kind"], r["target"]) for r in builds(daemon)[2:]] == [("begin", "without"), ("end", "without")]
+    daemon.ok("audit", "verify")
+    for name in ("beside", "without"):
+        daemon.request("DELETE", "/v1/images/" + name)
 
 
 def test_a_line_changed_behind_the_daemon_is_found(daemon, mine):
