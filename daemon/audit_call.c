@@ -2,6 +2,7 @@
 #include "daemon/audit_call.h"
 
 #include "common/auto.h"
+#include "common/limits.h"
 #include "common/log.h"
 #include "daemon/audit.h"
 #include "daemon/audit_peer.h"
@@ -11,6 +12,7 @@
 #include "daemon/routes.h"
 
 #include <assert.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -231,4 +233,33 @@ int audit_call_end(struct call *c, enum err_code code, struct err *e)
     err_set(e, no.code == ERR_NO_SPACE ? ERR_NO_SPACE : ERR_UNAVAILABLE,
             "this was done, but it could not be recorded: %s", no.msg);
     return err_hint(e, "do not repeat it without a look at what there is");
+}
+
+/* --- without a route --- */
+
+static bool may_record(void)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static struct log_rate rate;
+
+    pthread_mutex_lock(&lock);
+    bool ok = log_rate_ok(&rate, ACTION_TURNED_AWAY, 60000);
+    pthread_mutex_unlock(&lock);
+    return ok;
+}
+
+void audit_call_turned_away(struct call *c, const char *raw_target, enum err_code code)
+{
+    static const struct route nowhere = { .method = "", .pattern = "", .action = ACT_TURNED_AWAY };
+    autosbuf struct sbuf what = SBUF(LIMIT_HTTP_MEMORY);
+    struct err ignored = ERR_INIT;      /* nothing was done; the log has said so */
+
+    if (!c->daemon || !c->daemon->audit || c->route || !is_denied(code) || !may_record())
+        return;
+    sbuf_fmt(&what, "%s %.*s", c->method, (int)strcspn(raw_target, "?"), raw_target);
+    c->param[0] = sbuf_str(&what);
+    c->route = &nowhere;
+    (void)audit_call_end(c, code, &ignored);
+    c->route = NULL;
+    c->param[0] = NULL;
 }

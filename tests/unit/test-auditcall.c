@@ -221,6 +221,29 @@ TEST(long_texts_are_cut_and_recorded)
     ASSERT_EQ(seen[1].change.targets, 500);
 }
 
+TEST(what_is_turned_away_is_recorded_within_bounds)
+{
+    start(AUDIT_REQUIRED);
+    for (int i = 0; i < 100; i++) {
+        call_done(&c);
+        c = (struct call){ .daemon = &d, .method = "POST",
+                           .caller = { .id.uid = 4000000000, .pid = getpid(), .request = "r" } };
+        audit_call_turned_away(&c, "/v1/sandboxes?token=secret", ERR_ORIGIN_REFUSED);
+        ASSERT_NULL(c.route);
+        audit_call_turned_away(&c, "/v1/sandboxes", ERR_INVALID);   /* is no denial */
+    }
+    ASSERT_NULL(strstr(read_log(), "secret"));
+    ASSERT_EQ(n_seen, ACTION_TURNED_AWAY);
+    for (size_t i = 0; i < n_seen; i++) {
+        ASSERT_STREQ(seen[i].action, "turned-away");
+        ASSERT_STREQ(seen[i].target, "POST /v1/sandboxes");
+        ASSERT_EQ(seen[i].result.status, 403);
+        ASSERT_STREQ(seen[i].result.code, "origin_refused");
+        ASSERT_TRUE(seen[i].result.denied);
+        ASSERT_EQ(seen[i].who.uid, 4000000000);
+    }
+}
+
 TEST(what_takes_long_begins_and_ends)
 {
     start(AUDIT_REQUIRED);

@@ -81,6 +81,15 @@ def test_what_is_mounted_is_recorded(daemon):
     assert "mount" not in ends(daemon, MINE, action="sandbox.rm", name="mounts")[-1]
 
 
+def test_web_pages_are_recorded(daemon):
+    for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}):
+        status, got, _ = daemon.request("DELETE", "/v1/sandboxes/a?x=secret5", None, headers)
+        assert status == 403
+        r = ends(daemon, action="turned-away")[-1]
+        assert r["request"] == got["Sbx-Request-Id"] and r["target"] == "DELETE /v1/sandboxes/a"
+        assert r["result"]["denied"] and r["result"]["code"] == "origin_refused" and r["who"]["uid"] == 0
+
+
 def test_verify_and_since(daemon, mine):
     last = records(daemon)[-1]["seq"]
     out = daemon.ok("audit", "verify")
