@@ -264,6 +264,7 @@ bool daemon_stop(struct daemon *d)
         evloop_free(take_ptr(d->loop));
     events_free(take_ptr(d->events), true);
     audit_free(take_ptr(d->audit));
+    quota_free(take_ptr(d->quota));     /* what was charged went with connections and sandboxes */
     idem_free(take_ptr(d->idem));
     meter_free(take_ptr(d->meter));
     if (d->store)
