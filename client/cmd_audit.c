@@ -24,6 +24,16 @@ static const char *object(const struct api_audit_record *r)
     return r->name ? r->name : r->sandbox ? r->sandbox : r->target ? r->target : "-";
 }
 
+static void add_said(struct sbuf *b, const struct api_audit_record *r)
+{
+    const struct api_audit_change *c = &r->change;
+
+    if (r->mount.present)
+        sbuf_fmt(b, " %s%s", r->mount.path, r->mount.read_only ? ":ro" : "");
+    if (c->present)
+        sbuf_fmt(b, " %s %s", c->verb, c->what ? c->what : c->digest ? c->digest : "");
+}
+
 static void add_result(struct sbuf *b, const struct api_audit_record *r)
 {
     const struct api_audit_result *v = &r->result;
@@ -44,6 +54,7 @@ static void add_result(struct sbuf *b, const struct api_audit_record *r)
         sbuf_fmt(b, " %s", r->command.program);
     if (r->command.arguments)
         sbuf_fmt(b, " +%u", r->command.arguments);
+    add_said(b, r);
 }
 
 static int add_record(struct json_lines *l, struct sbuf *b, const char *text, size_t len)

@@ -214,18 +214,36 @@ struct api_named_policy_req { char *rules; };   /* PUT /v1/policies/{name} */
 
 /* ---- the audit log: docs/AUDIT.md ---- */
 
-struct api_audit_who {      /* at the other end of the socket */
+struct api_audit_sudo { bool present; uint32_t uid; char *user; };
+struct api_audit_who {      /* at the other end of the socket, or who ran a command as root */
     bool present;           /* false: the daemon itself */
     uint32_t uid;
     char *user;             /* NULL: nobody has this uid */
     uint32_t pid;
     char *comm;             /* what the process calls itself, as all below: it can call itself */
     char *ssh;              /* anything; SSH_CONNECTION; NULL: none, or not to be had */
+    struct api_audit_sudo sudo;     /* SUDO_UID of a command's environment */
 };
 struct api_audit_exec {     /* of exec.create and run */
     bool present;
     char *program;          /* argv[0], cut */
     uint32_t arguments;     /* their number, without it */
+};
+struct api_audit_mount {    /* of sandbox.create: the workspace that was asked for */
+    bool present;
+    char *path;             /* cut */
+    bool read_only;
+};
+/* Of what changed a policy or set one, or built an image; only where it was done, so that what is
+ * no policy at all (a URL with a password) is not kept. */
+struct api_audit_change {
+    bool present;
+    char *verb;             /* set (its name is `what`), rules (a text), allow, deny, remove; of an
+                             * image: build */
+    char *what;             /* the policy's name, or targets with spaces between; cut; the image's
+                             * digest; NULL: none */
+    uint32_t targets;       /* their number */
+    char *digest;           /* SHA-256 of a text of rules, hex; NULL: none */
 };
 struct api_audit_result {
     bool present;           /* false: it has only begun */
@@ -235,6 +253,7 @@ struct api_audit_result {
     bool replayed;          /* an Idempotency-Key came again: nothing was done */
 };
 struct api_audit_torn { bool present; uint64_t length; char *digest; };
+struct api_audit_waited { bool present; int64_t since; };
 struct api_audit_lost { bool present; uint64_t count; };
 /* One line of the file, and of GET /v1/audit (application/x-ndjson). */
 struct api_audit_record {
@@ -248,9 +267,12 @@ struct api_audit_record {
     char *target;           /* what was asked for by this name: policy, image, no such sandbox */
     char *exec;             /* id */
     struct api_audit_exec command;
+    struct api_audit_mount mount;
+    struct api_audit_change change;
     struct api_audit_result result;
     struct api_audit_torn torn;     /* a line that was not written to its end */
     struct api_audit_lost lost;     /* records that could not be written */
+    struct api_audit_waited waited; /* a command beside the daemon wrote it then */
     char *prev;             /* SHA-256 of the line before, its newline included; hex */
 };
 struct api_audit_break {

@@ -4,18 +4,39 @@
  */
 #include "common/api.h"
 
+static const struct jfield audit_sudo_table[] = {
+    JF(struct api_audit_sudo, uid, JT_U32),
+    JF(struct api_audit_sudo, user, JT_STR, .flags = JF_NULL),
+    JF_END,
+};
+
 static const struct jfield audit_who_table[] = {
     JF(struct api_audit_who, uid, JT_U32),
     JF(struct api_audit_who, user, JT_STR, .flags = JF_NULL),
     JF(struct api_audit_who, pid, JT_U32),
     JF(struct api_audit_who, comm, JT_STR, .flags = JF_NULL),
     JF(struct api_audit_who, ssh, JT_STR),
+    JF(struct api_audit_who, sudo, JT_OBJ, .flags = JF_OPT, .table = audit_sudo_table),
     JF_END,
 };
 
 static const struct jfield audit_exec_table[] = {
     JF(struct api_audit_exec, program, JT_STR, .flags = JF_REQUIRED),
     JF(struct api_audit_exec, arguments, JT_U32),
+    JF_END,
+};
+
+static const struct jfield audit_mount_table[] = {
+    JF(struct api_audit_mount, path, JT_STR, .flags = JF_REQUIRED),
+    JF(struct api_audit_mount, read_only, JT_BOOL),
+    JF_END,
+};
+
+static const struct jfield audit_change_table[] = {
+    JF(struct api_audit_change, verb, JT_STR, .flags = JF_REQUIRED),
+    JF(struct api_audit_change, what, JT_STR),
+    JF(struct api_audit_change, targets, JT_U32),
+    JF(struct api_audit_change, digest, JT_STR),
     JF_END,
 };
 
@@ -30,6 +51,11 @@ static const struct jfield audit_result_table[] = {
 static const struct jfield audit_torn_table[] = {
     JF(struct api_audit_torn, length, JT_U64, .flags = JF_REQUIRED),
     JF(struct api_audit_torn, digest, JT_STR),
+    JF_END,
+};
+
+static const struct jfield audit_waited_table[] = {
+    JF(struct api_audit_waited, since, JT_TIME, .flags = JF_REQUIRED),
     JF_END,
 };
 
@@ -50,9 +76,12 @@ const struct jfield api_audit_record_table[] = {
     JF(struct api_audit_record, target, JT_STR),
     JF(struct api_audit_record, exec, JT_STR),
     JF(struct api_audit_record, command, JT_OBJ, .flags = JF_OPT, .table = audit_exec_table),
+    JF(struct api_audit_record, mount, JT_OBJ, .flags = JF_OPT, .table = audit_mount_table),
+    JF(struct api_audit_record, change, JT_OBJ, .flags = JF_OPT, .table = audit_change_table),
     JF(struct api_audit_record, result, JT_OBJ, .flags = JF_OPT, .table = audit_result_table),
     JF(struct api_audit_record, torn, JT_OBJ, .flags = JF_OPT, .table = audit_torn_table),
     JF(struct api_audit_record, lost, JT_OBJ, .flags = JF_OPT, .table = audit_lost_table),
+    JF(struct api_audit_record, waited, JT_OBJ, .flags = JF_OPT, .table = audit_waited_table),
     JF(struct api_audit_record, prev, JT_STR, .flags = JF_REQUIRED, .min = 64, .max = 64),
     JF_END,
 };

@@ -2,14 +2,17 @@
 #include "daemon/audit_call.h"
 
 #include "common/auto.h"
+#include "common/limits.h"
 #include "common/log.h"
 #include "daemon/audit.h"
 #include "daemon/audit_peer.h"
+#include "daemon/audit_said.h"
 #include "daemon/daemon.h"
 #include "daemon/peer.h"
 #include "daemon/routes.h"
 
 #include <assert.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,6 +33,7 @@ struct audit_note {
     char target[TEXT_MAX], exec[TEXT_MAX];
     char program[TEXT_MAX];
     uint32_t arguments;
+    struct audit_said said;
 };
 
 const char *audit_action_name(enum audit_action a)
@@ -64,6 +68,7 @@ static void note_body(struct audit_note *n, const struct call *c)
         note_command(n, &((struct api_exec_req *)c->body)->command);
     if (table == api_run_req_table)
         note_command(n, &((struct api_run_req *)c->body)->command);
+    audit_said_note(table, c->body, &n->said);
 }
 
 /* Once for each request: at its end the client may be gone. */
@@ -115,6 +120,7 @@ static int put(struct call *c, struct audit_note *n, struct api_audit_record *r,
     if (n->program[0])
         r->command = (struct api_audit_exec){ .present = true, .program = n->program,
                                               .arguments = n->arguments };
+    audit_said_put(&n->said, r->result.present && !r->result.code, r);
     n->reserved -= reserved;
     return audit_write(c->daemon->audit, r, reserved, e);
 }
@@ -227,4 +233,33 @@ int audit_call_end(struct call *c, enum err_code code, struct err *e)
     err_set(e, no.code == ERR_NO_SPACE ? ERR_NO_SPACE : ERR_UNAVAILABLE,
             "this was done, but it could not be recorded: %s", no.msg);
     return err_hint(e, "do not repeat it without a look at what there is");
+}
+
+/* --- without a route --- */
+
+static bool may_record(void)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static struct log_rate rate;
+
+    pthread_mutex_lock(&lock);
+    bool ok = log_rate_ok(&rate, ACTION_TURNED_AWAY, 60000);
+    pthread_mutex_unlock(&lock);
+    return ok;
+}
+
+void audit_call_turned_away(struct call *c, const char *raw_target, enum err_code code)
+{
+    static const struct route nowhere = { .method = "", .pattern = "", .action = ACT_TURNED_AWAY };
+    autosbuf struct sbuf what = SBUF(LIMIT_HTTP_MEMORY);
+    struct err ignored = ERR_INIT;      /* nothing was done; the log has said so */
+
+    if (!c->daemon || !c->daemon->audit || c->route || !is_denied(code) || !may_record())
+        return;
+    sbuf_fmt(&what, "%s %.*s", c->method, (int)strcspn(raw_target, "?"), raw_target);
+    c->param[0] = sbuf_str(&what);
+    c->route = &nowhere;
+    (void)audit_call_end(c, code, &ignored);
+    c->route = NULL;
+    c->param[0] = NULL;
 }

@@ -4,8 +4,8 @@
  * handler, and when the answer is made and before it is sent. Which route is which action says a
  * column of the table of routes; what of the request is recorded, the functions below.
  *
- * Of a request's body nothing is recorded but the name a sandbox is to have, and of a command its
- * first word and the number of the others.
+ * Of a request's body nothing is recorded but the name a sandbox is to have, of a command its first
+ * word and the number of the others, and what audit_said.h has.
  */
 #pragma once
 
@@ -19,6 +19,7 @@ struct call;
 /*   constant             word in the log     flags */
 #define AUDIT_ACTIONS(X)                                                    \
     X(ACT_NONE,            "read",             0) /* only when it is denied */ \
+    X(ACT_TURNED_AWAY,     "turned-away",      0) /* denied before a route was looked for */ \
     X(ACT_SANDBOX_CREATE,  "sandbox.create",   ACTION_BEGINS)               \
     X(ACT_SANDBOX_RM,      "sandbox.rm",       ACTION_BEGINS | ACTION_FREES) \
     X(ACT_SANDBOX_START,   "sandbox.start",    ACTION_BEGINS)               \
@@ -54,3 +55,8 @@ int audit_call_begin(struct call *c, struct err *e);
 /* The answer is made; `code` is of its error. Also for what ended before audit_call_begin(). With
  * "required" a failure takes the answer's place: what was asked for is done, and not recorded. */
 int audit_call_end(struct call *c, enum err_code code, struct err *e);
+/* A request that has no route, as it was refused before: of a web page, of a user who may not
+ * connect. Recorded with its method and path, if `code` is a denial; ACTION_TURNED_AWAY of them a
+ * minute at most, whoever they are, and the daemon's log has the number of the others. */
+#define ACTION_TURNED_AWAY 20
+void audit_call_turned_away(struct call *c, const char *raw_target, enum err_code code);

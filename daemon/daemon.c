@@ -5,6 +5,7 @@
 #include "common/io.h"
 #include "common/log.h"
 #include "daemon/audit.h"
+#include "daemon/audit_beside.h"
 #include "daemon/egress.h"
 #include "daemon/events.h"
 #include "daemon/evloop.h"
@@ -107,6 +108,17 @@ int daemon_prepare(struct daemon *d, struct config *config, const struct notify_
     return daemon_claim(d, config, e) < 0 ? -1 : open_sockets(d, passed, e);
 }
 
+/* What commands beside us left for the audit log; what fails is tried again. */
+static void take_beside(struct daemon *d)
+{
+    static struct log_rate rate;
+    struct err e = ERR_INIT;
+
+    if (audit_beside_take(d->audit, d->config.state_dir, &e) < 0 && log_rate_ok(&rate, 1, 60000))
+        log_warn(LOG_CTX(.error = &e),
+                 "records of commands wait for the audit log, trying again");
+}
+
 static int open_audit(struct daemon *d, bool serves, struct err *e)
 {
     int mode = audit_mode_parse(d->config.audit);
@@ -115,8 +127,10 @@ static int open_audit(struct daemon *d, bool serves, struct err *e)
                                .repair = !serves };
     struct err no = ERR_INIT;
 
-    if (audit_open(&o, &d->audit, &no) == 0)
+    if (audit_open(&o, &d->audit, &no) == 0) {
+        take_beside(d);
         return 0;
+    }
     if (mode == AUDIT_BEST_EFFORT) {
         log_err(LOG_CTX(.error = &no), "there is no audit log until the next start, ignoring");
         return 0;
@@ -194,9 +208,11 @@ int daemon_start(struct daemon *d, struct err *e)
 
 static void sync_audit(void *ctx, const char *id, const char *detail)
 {
+    struct daemon *d = ctx;
     struct err e = ERR_INIT;
 
-    if (audit_sync(ctx, &e) < 0)
+    take_beside(d);
+    if (audit_sync(d->audit, &e) < 0)
         log_err(LOG_CTX(.error = &e), "requests are refused from now on, or not recorded");
 }
 
@@ -207,7 +223,7 @@ void daemon_tick(struct daemon *d)
         http_sweep(d->readonly);
     worker_post(d->worker, keep_room, d, "room", NULL);
     if (d->audit)
-        worker_post(d->worker, sync_audit, d->audit, "audit", NULL);
+        worker_post(d->worker, sync_audit, d, "audit", NULL);
 }
 
 static bool none_running(struct daemon *d)
@@ -252,6 +268,7 @@ bool daemon_stop(struct daemon *d)
         evloop_free(take_ptr(d->loop));
     events_free(take_ptr(d->events), true);
     audit_free(take_ptr(d->audit));
+    quota_free(take_ptr(d->quota));     /* what was charged went with connections and sandboxes */
     idem_free(take_ptr(d->idem));
     meter_free(take_ptr(d->meter));
     if (d->store)

@@ -23,6 +23,7 @@
 #include "common/name.h"
 #include "common/parse.h"
 #include "common/stream.h"
+#include "daemon/audit_call.h"
 #include "daemon/gate.h"
 #include "daemon/idem.h"
 #include "daemon/meter.h"
@@ -525,8 +526,10 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *mc, const ch
     if (!rq->seen_head) {
         rq->seen_head = true;
         rq->since_us = now_mono_us();
-        if (check_head(rq, mc, version, &e) < 0 || pay(rq, &e) < 0)
+        if (check_head(rq, mc, version, &e) < 0 || pay(rq, &e) < 0) {
+            audit_call_turned_away(&rq->call, rq->target ? rq->target : "", e.code);
             return refuse(rq, mc, &e);
+        }
         return MHD_YES;
     }
     if (*data_len > 0) {

@@ -35,6 +35,9 @@ struct image_build_opts {
     bool if_missing;            /* nothing to do when recipe and agent are unchanged */
     void (*progress)(void *arg, const char *step);   /* may be NULL */
     void *progress_arg;
+    /* There is something to build, and nothing is made yet; a failure ends it. May be NULL. */
+    int (*begins)(void *arg, struct err *e);
+    void *begins_arg;
 };
 /* Builds and registers. Leaves nothing half-made. Prints nothing itself. Runs in a process of its
  * own (`sandboxd image build`), also beside a running daemon. */

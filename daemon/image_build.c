@@ -616,6 +616,8 @@ int image_build(struct store *st, const char *state_dir, const struct image_buil
     const struct image_row *current = opts->if_missing ? same_base(&b, &r, true) : NULL;
     if (current)
         return copy(ret_digest, current->digest, e);
+    if (opts->begins && opts->begins(opts->begins_arg, e) < 0)
+        return -1;
     const struct image_row *base = opts->if_missing ? same_base(&b, &r, false) : NULL;
     if (make_work(&b, e) < 0 || fault_at(FAULT_IMAGE_BASE, e) < 0 ||
         (base ? build_on(&b, base, e) : build_new(&b, e)) < 0)

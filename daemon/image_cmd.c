@@ -5,9 +5,11 @@
 #include "daemon/image_cmd.h"
 #include "common/auto.h"
 #include "common/io.h"
+#include "common/name.h"
 #include "common/parse.h"
 #include "common/limits.h"
 #include "common/sbuf.h"
+#include "daemon/audit_beside.h"
 #include "daemon/config.h"
 #include "daemon/image.h"
 
@@ -107,16 +109,80 @@ static int fail(const struct err *e)
     return 1;
 }
 
+/* What the audit log says of a build. */
+struct note {
+    const struct config *config;
+    const char *image;
+    char request[LIMIT_ID + 1];
+    bool begun;
+};
+
+static int write_note(const struct note *n, struct api_audit_record *r, struct err *e)
+{
+    enum audit_mode mode = (enum audit_mode)audit_mode_parse(n->config->audit);
+    struct audit_self self;
+    struct err no = ERR_INIT;
+
+    if (mode == AUDIT_OFF)
+        return 0;
+    r->request = (char *)n->request;
+    r->action = (char *)"image.build";
+    r->target = (char *)n->image;
+    audit_beside_self(&self, &r->who);
+    if (audit_beside_add(n->config->state_dir, r, &no) == 0)
+        return 0;
+    if (mode == AUDIT_REQUIRED) {
+        *e = no;
+        return -1;
+    }
+    fprintf(stderr, "sandboxd: the audit log does not have this: %s\n", no.msg);
+    return 0;
+}
+
+static int on_begins(void *arg, struct err *e)
+{
+    struct note *n = arg;
+
+    if (id_new(n->request, e) < 0)
+        return -1;
+    if (write_note(n, &(struct api_audit_record){ .kind = (char *)"begin" }, e) < 0)
+        return err_wrap(e, "nothing was built, as it cannot be recorded");
+    n->begun = true;
+    return 0;
+}
+
+/* `digest` NULL: it failed. */
+static int note_end(const struct note *n, char *digest, enum err_code code, struct err *e)
+{
+    struct api_audit_record r = {
+        .kind = (char *)"end",
+        .result = { .present = true, .status = (uint32_t)(digest ? 201 : err_http(code)),
+                    .code = digest ? NULL : (char *)err_wire(code) },
+        .change = { .present = digest, .verb = (char *)"build", .what = digest },
+    };
+
+    return n->begun ? write_note(n, &r, e) : 0;
+}
+
 static int do_build(struct store *st, const struct config *cf, struct options *o, struct err *e)
 {
     autofree char *digest = NULL;
     int64_t began = now_mono_ms();
+    struct note note = { .config = cf, .image = o->build.name };
+    struct err no = ERR_INIT;
 
     o->build.progress = show_progress;
     o->build.progress_arg = &began;
-    if (image_build(st, cf->state_dir, &o->build, &digest, e) < 0)
+    o->build.begins = on_begins;
+    o->build.begins_arg = &note;
+    if (image_build(st, cf->state_dir, &o->build, &digest, e) < 0) {
+        if (note_end(&note, NULL, e->code, &no) < 0)
+            fprintf(stderr, "sandboxd: the audit log does not have the end: %s\n", no.msg);
         return -1;
+    }
     printf("%s\n", digest);
+    if (note_end(&note, digest, ERR_NONE, e) < 0)
+        return err_wrap(e, "the image is built, but that could not be recorded");
     return 0;
 }
 

@@ -49,7 +49,10 @@ def test_table(daemon, sbx):
                command={"program": "ls", "arguments": 0}, name=...),
         record(6, action="sandbox.start", command=..., result={"status": 409, "code": "sandbox_busy"}),
         own(7, "torn", torn={"length": 12, "digest": HASH}), own(8, "lost", lost={"count": 3}),
-        own(9, "rotate")))
+        own(9, "rotate"),
+        record(10, action="sandbox.create", command=..., mount={"path": "/w\x1b", "read_only": True},
+               change={"verb": "set", "what": "dev allow a:1", "targets": 1}),
+        record(11, action="policy.set", command=..., change={"verb": "rules", "targets": 0, "digest": HASH})))
     r = sbx("audit", env={"TZ": "XXX-2"})
     assert (r.returncode, r.stderr) == (0, "")
     assert daemon.requests[0].path == "/v1/audit"
@@ -65,6 +68,8 @@ def test_table(daemon, sbx):
         row("-", "torn", "-", "12 bytes of a record that was not written to its end"),
         row("-", "lost", "-", "3 records could not be written"),
         row("-", "rotate", "-", "-"),
+        row("ann", "sandbox.create", "box", "ok 201 /w\\x1b:ro set dev allow a:1"),
+        row("ann", "policy.set", "box", "ok 201 rules " + HASH),
     ]
 
 

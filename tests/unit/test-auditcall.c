@@ -9,6 +9,7 @@
 #include "common/log.h"
 #include "daemon/audit.h"
 #include "daemon/daemon.h"
+#include "daemon/digest.h"
 #include "daemon/idem.h"
 #include "daemon/routes.h"
 #include "tests/harness/test.h"
@@ -56,9 +57,17 @@ static int h_not_yours(struct call *call, struct err *err)
 #define EXEC_BODY LIMIT_BODY, api_exec_req_table, sizeof(struct api_exec_req)
 #define CREATE_BODY LIMIT_BODY, api_create_req_table, sizeof(struct api_create_req)
 #define NONE 64, NULL, 0
+#define POLICY_BODY(name) LIMIT_BODY, api_##name##_table, sizeof(struct api_##name)
 static const struct route table[] = {
     { "POST", "/execs", ROLE_USER, EXEC_BODY, h_made, ROUTE_IDEM, .action = ACT_EXEC_CREATE },
     { "POST", "/sandboxes", ROLE_USER, CREATE_BODY, h_made, .action = ACT_SANDBOX_CREATE },
+    { "PUT", "/policy", ROLE_USER, POLICY_BODY(policy_set_req), h_done, .action = ACT_POLICY_SET },
+    { "POST", "/rules", ROLE_USER, POLICY_BODY(policy_rules_req), h_done,
+      .action = ACT_POLICY_CHANGE },
+    { "POST", "/refused", ROLE_USER, POLICY_BODY(policy_rules_req), h_fails,
+      .action = ACT_POLICY_CHANGE },
+    { "PUT", "/policies/{name}", ROLE_USER, POLICY_BODY(named_policy_req), h_done,
+      .action = ACT_POLICY_DEFINE },
     { "POST", "/busy", ROLE_USER, NONE, h_fails, .action = ACT_SANDBOX_START },
     { "DELETE", "/box", ROLE_USER, NONE, h_done, .action = ACT_SANDBOX_RM },
     { "POST", "/sig/{ref}/{id}", ROLE_USER, NONE, h_done, .action = ACT_EXEC_SIGNAL },
@@ -138,6 +147,101 @@ TEST(a_command_is_recorded_without_what_it_is_told)
     ASSERT_EQ(seen[0].who.pid, getpid());
     ASSERT_EQ(seen[0].result.status, 201);
     ASSERT_FALSE(seen[0].result.denied);
+}
+
+TEST(a_create_names_what_is_mounted_and_the_policy)
+{
+    start(AUDIT_REQUIRED);
+    ASSERT_EQ(ask("POST", "/sandboxes", "{\"workspace\":{\"path\":\"/home/ann/w\","
+                                        "\"read_only\":true},"
+                                        "\"policy\":\"dev\",\"allow\":[\"a.example:443\"],"
+                                        "\"deny\":[\"b.example:443\",\"c.example:443\"]}"), 201);
+    ASSERT_EQ(ask("POST", "/sandboxes", "{\"workspace\":{\"path\":\"/home/bob\"}}"), 201);
+    ASSERT_EQ(ask("POST", "/sandboxes", "{}"), 201);
+    read_log();
+    ASSERT_EQ(n_seen, 6);
+    for (int i = 0; i < 2; i++) {       /* the beginning as well: it may be all that is left */
+        ASSERT_TRUE(seen[i].mount.present && seen[i].mount.read_only);
+        ASSERT_STREQ(seen[i].mount.path, "/home/ann/w");
+        ASSERT_TRUE(seen[2 + i].mount.present && !seen[2 + i].mount.read_only);
+        ASSERT_STREQ(seen[2 + i].mount.path, "/home/bob");
+        ASSERT_FALSE(seen[2 + i].change.present);
+        ASSERT_FALSE(seen[4 + i].mount.present);
+    }
+    ASSERT_FALSE(seen[0].change.present);
+    ASSERT_STREQ(seen[1].change.verb, "set");
+    ASSERT_STREQ(seen[1].change.what,
+                 "dev allow a.example:443 deny b.example:443 c.example:443");
+    ASSERT_EQ(seen[1].change.targets, 3);
+}
+
+TEST(a_change_of_a_policy_says_which)
+{
+    start(AUDIT_REQUIRED);
+    ASSERT_EQ(ask("PUT", "/policy", "{\"policy\":\"open\"}"), 204);
+    ASSERT_EQ(ask("PUT", "/policy", "{\"rules\":\"allow a.example:443 # secret\\n\"}"), 204);
+    ASSERT_EQ(ask("POST", "/rules", "{\"verdict\":\"deny\",\"targets\":[\"a:1\",\"b:2\"]}"), 204);
+    ASSERT_EQ(ask("PUT", "/policies/team", "{\"rules\":\"# secret\\n\"}"), 204);
+    ASSERT_EQ(ask("POST", "/refused", "{\"verdict\":\"allow\","
+                                      "\"targets\":[\"https://me:secret@a/\"]}"), 409);
+    ASSERT_NULL(strstr(read_log(), "secret"));
+    ASSERT_EQ(n_seen, 5);
+    ASSERT_STREQ(seen[0].change.verb, "set");
+    ASSERT_STREQ(seen[0].change.what, "open");
+    ASSERT_STREQ(seen[1].change.verb, "rules");
+    char hex[DIGEST_HEX];
+    digest_hex("allow a.example:443 # secret\n", 29, hex);
+    ASSERT_STREQ(seen[1].change.digest, hex);
+    ASSERT_NULL(seen[1].change.what);
+    ASSERT_STREQ(seen[2].change.verb, "deny");
+    ASSERT_STREQ(seen[2].change.what, "a:1 b:2");
+    ASSERT_EQ(seen[2].change.targets, 2);
+    ASSERT_STREQ(seen[3].target, "team");
+    ASSERT_STREQ(seen[3].change.verb, "rules");
+    ASSERT_FALSE(seen[4].change.present);
+}
+
+TEST(long_texts_are_cut_and_recorded)
+{
+    autosbuf struct sbuf b = SBUF(256 * KIB);
+
+    start(AUDIT_REQUIRED);
+    sbuf_lit(&b, "{\"workspace\":{\"path\":\"/");
+    for (int i = 0; i < 4000; i++)
+        sbuf_lit(&b, "\\\"");          /* two bytes in the line for each */
+    sbuf_lit(&b, "\"},\"policy\":\"dev\",\"allow\":[");
+    for (int i = 0; i < 500; i++)
+        sbuf_fmt(&b, "%s\"n%d.example:443\"", i ? "," : "", i);
+    sbuf_lit(&b, "]}");
+    ASSERT_EQ(ask("POST", "/sandboxes", sbuf_str(&b)), 201);
+    read_log();
+    ASSERT_EQ(n_seen, 2);
+    ASSERT_EQ(strlen(seen[1].mount.path), 1023);
+    ASSERT_EQ(strlen(seen[1].change.what), 383);
+    ASSERT_EQ(seen[1].change.targets, 500);
+}
+
+TEST(what_is_turned_away_is_recorded_within_bounds)
+{
+    start(AUDIT_REQUIRED);
+    for (int i = 0; i < 100; i++) {
+        call_done(&c);
+        c = (struct call){ .daemon = &d, .method = "POST",
+                           .caller = { .id.uid = 4000000000, .pid = getpid(), .request = "r" } };
+        audit_call_turned_away(&c, "/v1/sandboxes?token=secret", ERR_ORIGIN_REFUSED);
+        ASSERT_NULL(c.route);
+        audit_call_turned_away(&c, "/v1/sandboxes", ERR_INVALID);   /* is no denial */
+    }
+    ASSERT_NULL(strstr(read_log(), "secret"));
+    ASSERT_EQ(n_seen, ACTION_TURNED_AWAY);
+    for (size_t i = 0; i < n_seen; i++) {
+        ASSERT_STREQ(seen[i].action, "turned-away");
+        ASSERT_STREQ(seen[i].target, "POST /v1/sandboxes");
+        ASSERT_EQ(seen[i].result.status, 403);
+        ASSERT_STREQ(seen[i].result.code, "origin_refused");
+        ASSERT_TRUE(seen[i].result.denied);
+        ASSERT_EQ(seen[i].who.uid, 4000000000);
+    }
 }
 
 TEST(what_takes_long_begins_and_ends)

@@ -8,7 +8,7 @@ import subprocess
 import threading
 
 import pytest
-from conftest import BUILD, wait_until
+from conftest import BUILD, SANDBOXD, SOURCE, wait_until
 
 MINE = 70123
 THEIRS = 70124
@@ -34,7 +34,8 @@ def mine(daemon):
 def test_what_a_user_does_is_recorded_and_secrets_are_not(daemon, mine):
     daemon.ok("exec", "-e", "KEY=secret2", "mine", "--", "echo", "secret3", uid=MINE,
               env={"SSH_CONNECTION": "192.0.2.7 5 192.0.2.1 22"})
-    daemon.ok("policy", "allow", "mine", "secret4.example:443", uid=MINE)
+    daemon.ok("policy", "allow", "mine", "x.example:443", uid=MINE)
+    assert daemon.sbx("policy", "deny", "mine", "https://me:secret4@x.example/", uid=MINE).returncode != 0
     all_of_it = records(daemon)
     created = [r for r in all_of_it if r.get("action") == "sandbox.create"]
     assert [r["kind"] for r in created] == ["begin", "end"]
@@ -46,7 +47,9 @@ def test_what_a_user_does_is_recorded_and_secrets_are_not(daemon, mine):
     assert start["who"]["ssh"] == "192.0.2.7 5 192.0.2.1 22"
     attach = ends(daemon, action="exec.attach")[-1]
     assert attach["exec"] == start["exec"] and attach["result"]["status"] == 101
-    assert ends(daemon, action="policy.change")[-1]["sandbox"] == mine
+    changed = [r for r in ends(daemon, action="policy.change") if r["result"]["code"] is None]
+    assert [r["sandbox"] for r in changed] == [mine]
+    assert changed[0]["change"] == {"verb": "allow", "what": "x.example:443", "targets": 1}
     with open(daemon.state + "/audit.log", encoding="utf-8") as f:
         assert "secret" not in f.read()
     assert [r["seq"] for r in all_of_it] == list(range(1, len(all_of_it) + 1))
@@ -65,6 +68,26 @@ def test_others_see_their_own_records_only(daemon, mine):
     r = daemon.sbx("audit", "verify", uid=THEIRS)
     assert r.returncode == 125 and "only root" in r.stderr
     assert ends(daemon, THEIRS)[-1]["action"] == "read"      # asking was denied, too
+
+
+def test_what_is_mounted_is_recorded(daemon):
+    work = daemon.workspace(MINE, 0o700)
+    daemon.ok("create", "--name", "mounts", "--no-start", "--workspace", work + ":ro", "--policy", "none",
+              uid=MINE)
+    r = ends(daemon, MINE, action="sandbox.create", name="mounts")[-1]
+    assert r["mount"] == {"path": work, "read_only": True}
+    assert r["change"] == {"verb": "set", "what": "none", "targets": 0}
+    daemon.ok("rm", "mounts", uid=MINE)
+    assert "mount" not in ends(daemon, MINE, action="sandbox.rm", name="mounts")[-1]
+
+
+def test_web_pages_are_recorded(daemon):
+    for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}):
+        status, got, _ = daemon.request("DELETE", "/v1/sandboxes/a?x=secret5", None, headers)
+        assert status == 403
+        r = ends(daemon, action="turned-away")[-1]
+        assert r["request"] == got["Sbx-Request-Id"] and r["target"] == "DELETE /v1/sandboxes/a"
+        assert r["result"]["denied"] and r["result"]["code"] == "origin_refused" and r["who"]["uid"] == 0
 
 
 def test_verify_and_since(daemon, mine):
@@ -132,6 +155,40 @@ def test_a_repair_without_a_daemon_is_recorded_and_breaks_nothing(daemon, mine):
     since = [r["kind"] for r in records(daemon, 0, "--since", str(before + 1))]
     assert [k for k in since if k in ("torn", "repair", "start")] == ["torn", "repair", "start"]
     daemon.ok("audit", "verify")
+
+
+def build_image(daemon, *args):
+    r = subprocess.run([SANDBOXD, "image", "build", "--config", daemon.dir + "/config.json", "--agent",
+                        BUILD + "/guest/sbx-agent", "--share-dir", SOURCE + "/guest", "--if-missing", *args],
+                       stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240,
+                       env={**os.environ, "SUDO_UID": str(MINE)}, check=False)
+    assert r.returncode == 0, r.stderr
+    return r.stdout.strip()
+
+
+def builds(daemon):
+    return [r for r in records(daemon) if r.get("action") == "image.build"]
+
+
+def test_images_built_beside_the_daemon_are_recorded(daemon, mine):
+    digest = build_image(daemon, "--name", "beside")
+    wait_until(lambda: len(builds(daemon)) == 2, what="its records")
+    begin, end = builds(daemon)
+    assert (begin["kind"], end["kind"]) == ("begin", "end") and begin["request"] == end["request"]
+    assert end["target"] == "beside" and end["change"]["what"] == digest and end["result"]["code"] is None
+    assert end["who"]["uid"] == 0 and end["who"]["comm"] == "sandboxd" and end["who"]["sudo"]["uid"] == MINE
+    assert "waited" in end
+    build_image(daemon, "--name", "beside")     # nothing was made
+    daemon.stop()
+    build_image(daemon, "--name", "without")
+    r = subprocess.run([SANDBOXD, "audit", "verify", "--config", daemon.dir + "/config.json"],
+                       capture_output=True, text=True, check=False)
+    assert r.returncode == 0, r.stdout
+    daemon.start()
+    assert [(r["kind"], r["target"]) for r in builds(daemon)[2:]] == [("begin", "without"), ("end", "without")]
+    daemon.ok("audit", "verify")
+    for name in ("beside", "without"):
+        daemon.request("DELETE", "/v1/images/" + name)
 
 
 def test_a_line_changed_behind_the_daemon_is_found(daemon, mine):

@@ -117,6 +117,44 @@ def test_resolver(found):
     assert r.holds_only("D/log"), r.files
 
 
+LOOK = r"""
+cat /proc/1/status
+for n in user mnt pid net ipc uts cgroup; do echo "ns $n $(readlink /proc/1/ns/$n) $(readlink /proc/self/ns/$n)"; done
+for f in /proc/1/fd/*; do echo "fd $(readlink $f)"; done
+echo "exe $(readlink /proc/1/exe)"
+"""
+
+
+def test_the_agent_in_the_guest(daemon):
+    """Root of its guest, all of it, and so nothing to rely upon; what it holds ends in the guest but for one port."""
+    out = daemon.ok("exec", "-u", "root", "box", "--", "sh", "-c", LOOK, uid=CALLER).splitlines()
+    status = dict(line.split(":\t", 1) for line in out if ":\t" in line)
+    rest = [line.split() for line in out if ":\t" not in line]
+    assert set(status["Uid"].split() + status["Gid"].split()) == {"0"} and not status["Groups"].split()
+    full = (1 << len(CAPS)) - 1
+    assert {w: int(status["Cap" + w], 16) & full for w in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == \
+        {"Inh": 0, "Prm": full, "Eff": full, "Bnd": full, "Amb": 0}
+    assert (status["NoNewPrivs"], status["Seccomp"], status["Threads"]) == ("0", "0", "1")
+    spaces = {name: (one, own) for word, name, one, own in (r for r in rest if r[0] == "ns")}
+    assert len(spaces) == 7 and all(one == own for one, own in spaces.values()), spaces     # one for all in there
+    assert ["exe", "/init", "(deleted)"] in rest        # of the initramfs, which is gone: nobody can change it
+    files = [" ".join(r[1:]) for r in rest if r[0] == "fd"]
+    every = re.compile(ANON + r"|/dev/console|/dev/vport\d+p1|/sys/fs/cgroup/sbx|pipe:\[\d+\]")
+    assert [f for f in files if not every.fullmatch(f)] == []
+    assert sum("vport" in f for f in files) == 1
+
+
+def test_a_command_in_the_guest(daemon):
+    """It has none of the agent's files, and as `agent` no capability, but a way to all of them (sudo)."""
+    look = "cat /proc/self/status; for f in /proc/$$/fd/*; do [ -L $f ] && echo fd ${f##*/}; done; true"
+    out = daemon.ok("exec", "box", "--", "sh", "-c", look, uid=CALLER).splitlines()
+    status = dict(line.split(":\t", 1) for line in out if ":\t" in line)
+    assert set(status["Uid"].split() + status["Gid"].split() + status["Groups"].split()) == {"1000"}
+    assert [int(status["Cap" + w], 16) for w in ("Inh", "Prm", "Eff", "Amb")] == [0] * 4
+    assert int(status["CapBnd"], 16) and (status["NoNewPrivs"], status["Seccomp"]) == ("0", "0")
+    assert [line.split()[1] for line in out if line.startswith("fd ")] == ["0", "1", "2"]
+
+
 def test_sandboxd(daemon, found):
     d = found["daemon"][0]
     with open(SOURCE + "/daemon/privs.c") as f:
