@@ -101,7 +101,7 @@
     X(ST_IDEM_DROP, "DELETE FROM idempotency WHERE uid = ?1 AND key = ?2 AND status = 0")         \
     X(ST_IDEM_PUT,                                                                                \
       "INSERT OR REPLACE INTO idempotency(uid, key, request_hash, status, created_at, size, "     \
-      "body) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)")                                                           \
+      "body) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)")                                               \
     X(ST_EVENT_INSERT, /* of a sandbox that is gone its last event knows */                       \
       "INSERT INTO event(time, kind, uid, sandbox, name, exec, detail, count) VALUES(?1, ?2, "    \
       "coalesce(?3, (SELECT uid FROM vm WHERE id = ?4), (SELECT uid FROM event WHERE "            \
