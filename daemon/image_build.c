@@ -576,7 +576,9 @@ int image_tidy(const char *state_dir, struct err *e)
         return err_nomem(e);
     autoclose int lock = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     if (lock < 0)       /* nothing was ever built, or images come from elsewhere, read-only */
-        return errno == ENOENT || errno == EROFS ? 0 : err_sys(e, ERR_INTERNAL, errno, "cannot open %s", path);
+        return errno == ENOENT || errno == EROFS
+                   ? 0
+                   : err_sys(e, ERR_INTERNAL, errno, "cannot open %s", path);
     if (flock(lock, LOCK_EX | LOCK_NB) < 0)
         return errno == EWOULDBLOCK ? 0 : err_sys(e, ERR_INTERNAL, errno, "cannot lock %s", path);
     return sweep(images, NULL, e);
