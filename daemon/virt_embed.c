@@ -5,7 +5,9 @@
 #include "common/io.h"
 #include "common/log.h"
 #include "common/name.h"
+#include "common/parse.h"
 #include "common/sbuf.h"
+#include "daemon/procstat.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -53,11 +55,26 @@ static const char *id_of(const char *name)
     return at + strlen("-" VIRT_NAME_PREFIX);
 }
 
-/* libvirt writes a domain's status before it runs QEMU, with pid 0. When it is killed there, its
- * next instance takes the domain for one that is being started, by nobody, and waits for that at
- * every call about it (seen with 9.0: "cannot acquire state change lock", for ever). QEMU itself
- * waits for libvirt's word before its first instruction and ends when libvirt does. */
-static bool never_ran(int dir, const char *name)
+/* A number behind `key` in [from, end). */
+static bool number_after(const char *from, const char *end, const char *key, uint32_t *ret)
+{
+    const char *at = strstr(from, key);
+    char digits[16] = "";
+
+    if (!at || at >= end)
+        return false;
+    at += strlen(key);
+    size_t n = strspn(at, "0123456789");
+    if (n >= sizeof(digits))
+        return false;
+    memcpy(digits, at, n);
+    return parse_u32(digits, 0, INT32_MAX, ret);
+}
+
+/* What a domain's status says: QEMU's process, and the uid it was given, which no other process
+ * has. False: it cannot be told. */
+static bool read_status(int dir, const char *name, uint32_t *ret_pid, bool *ret_has_uid,
+                        uint32_t *ret_uid)
 {
     struct err ignored = ERR_INIT;
     autofree char *text = NULL;
@@ -67,8 +84,34 @@ static bool never_ran(int dir, const char *name)
         return false;
     const char *tag = strstr(text, "<domstatus ");
     const char *end = tag ? strchr(tag, '>') : NULL;
-    const char *pid = tag ? strstr(tag, " pid='0'") : NULL;
-    return end && pid && pid < end;
+    if (!end || !number_after(tag, end, " pid='", ret_pid))
+        return false;
+    *ret_has_uid = number_after(end, text + len, "<label>+", ret_uid);
+    return true;
+}
+
+/* libvirt writes a domain's status before it runs QEMU, with pid 0. When it is killed there, its
+ * next instance takes the domain for one that is being started, by nobody, and waits for that at
+ * every call about it (seen with 9.0: "cannot acquire state change lock", for ever). QEMU itself
+ * waits for libvirt's word before its first instruction and ends when libvirt does. */
+static bool never_ran(int dir, const char *name)
+{
+    uint32_t pid, uid;
+    bool has_uid;
+
+    return read_status(dir, name, &pid, &has_uid, &uid) && pid == 0;
+}
+
+/* A status names its QEMU by a number only, and this directory outlives the host: libvirt would
+ * kill whoever has that number by now, when it finds no monitor. */
+static bool has_ended(int dir, const char *name)
+{
+    struct proc_use unused = { 0 };
+    uint32_t pid, uid;
+    bool has_uid;
+
+    return read_status(dir, name, &pid, &has_uid, &uid) && has_uid &&
+           !procstat_add((pid_t)pid, uid, 0, false, &unused);
 }
 
 static bool has_suffix(const char *s, const char *suffix)
@@ -101,7 +144,8 @@ static int sweep_status(const char *root, struct err *e)
             continue;
         if (has_suffix(de->d_name, ".xml.new"))
             drop_file(dirfd(d), de->d_name);
-        if (!has_suffix(de->d_name, ".xml") || !never_ran(dirfd(d), de->d_name))
+        if (!has_suffix(de->d_name, ".xml") ||
+            (!never_ran(dirfd(d), de->d_name) && !has_ended(dirfd(d), de->d_name)))
             continue;
         autosbuf struct sbuf pid = SBUF(256);
         sbuf_fmt(&pid, "%.*s.pid", (int)(strlen(de->d_name) - strlen(".xml")), de->d_name);

@@ -11,7 +11,8 @@
 #define VIRT_NAME_PREFIX "sbx-"
 
 /* Before virConnectOpen(), while no other process uses `root`: makes it, writes its qemu.conf, and
- * removes the traces of domains that were never started and of those that nobody knows any more.
+ * removes the traces of domains that were never started, of those whose QEMU has ended, and of
+ * those that nobody knows any more.
  * Sets libvirt's log file by an environment variable: before other threads, and virInitialize(). */
 int virt_embed_prepare(const char *root, struct err *e);
 

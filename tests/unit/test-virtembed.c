@@ -95,6 +95,29 @@ TEST(a_domain_that_was_never_started_is_forgotten)
     clean();
 }
 
+TEST(a_number_that_is_another_process_is_not_for_libvirt)
+{
+    char text[256];
+
+    fresh();
+    snprintf(text, sizeof(text), "<domstatus state='running' pid='%d'><label>+%u:+%u</label>",
+             (int)getpid(), (unsigned)getuid(), (unsigned)getgid());
+    file("run/qemu/" RUNS ".xml", text);
+    file("run/qemu/" RUNS ".pid", "");
+    snprintf(text, sizeof(text), "<domstatus state='running' pid='%d'><label>+%u:+%u</label>",
+             (int)getpid(), (unsigned)getuid() + 1, (unsigned)getgid());
+    file("run/qemu/" LOST ".xml", text);
+    file("run/qemu/" LOST ".pid", "");
+    file("lib/qemu/domain-9-" LOST "/monitor.sock", "");
+    prepare();
+    ASSERT_TRUE(there("run/qemu/" RUNS ".xml"));
+    ASSERT_TRUE(there("run/qemu/" RUNS ".pid"));
+    ASSERT_FALSE(there("run/qemu/" LOST ".xml"));
+    ASSERT_FALSE(there("run/qemu/" LOST ".pid"));
+    ASSERT_FALSE(there("lib/qemu/domain-9-" LOST));
+    clean();
+}
+
 TEST(directories_of_unknown_domains_are_removed)
 {
     fresh();

@@ -15,6 +15,7 @@ import subprocess
 import time
 
 import pytest
+from hostview import in_network
 from sandboxd import alive, kill_all, running, wait_until
 
 LONG = 120      # seconds that something may take on a busy machine
@@ -215,3 +216,58 @@ def test_a_machine_that_stands_still_is_stopped(daemon):
     reason = "it was halted while sandboxd was not running"
     assert stopped(d, "away")["reason"] == reason and ends(d, "away") == [reason]
     d.ok("rm", "-f", "live", "away")
+
+
+def test_a_number_that_is_another_process_by_now(daemon):
+    """libvirt's directory outlives the host, and names processes by their numbers only."""
+    d = daemon
+    d.ok("create", "--name", "box")
+    sandbox, pid = look(d, "box")["id"], of_sandbox(d, "box", "qemu-system")[0]
+    d.stop(signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not alive(pid), LONG, "end of QEMU")
+    other = subprocess.Popen(["sleep", "600"])
+    try:
+        for suffix in (".xml", ".pid"):
+            path = f"{d.state}/libvirt/run/qemu/sbx-{sandbox}{suffix}"
+            with open(path) as f:
+                text = f.read()
+            assert str(pid) in text
+            with open(path, "w") as f:
+                f.write(re.sub(rf"\b{pid}\b", str(other.pid), text))
+        d.start()
+        assert other.poll() is None and alive(other.pid)
+    finally:
+        other.kill()
+        other.wait()
+    assert stopped(d, "box")["reason"] == "it ended while sandboxd was not running"
+    d.ok("start", "box")
+    assert d.ok("exec", "box", "--", "echo", "again") == "again\n"
+    d.ok("rm", "-f", "box")
+
+
+def test_a_host_that_was_started_anew():
+    """No process, no link, no rule, and nothing below /run is left of before."""
+    with running(log_level="notice") as d:
+        d.ok("create", "--name", "shared", "--workspace", d.workspace())
+        d.ok("create", "--name", "plain")
+        d.ok("exec", "-u", "root", "plain", "--", "sh", "-c", "echo kept > /root/file && sync")
+        d.ok("create", "--name", "down", "--no-start")
+        before = {name: look(d, name)["reason"] for name in ("shared", "plain", "down")}
+        d.stop(signal.SIGKILL)
+        pids = [p for p, _ in d.processes()]
+        kill_all(pids)
+        wait_until(lambda: not any(alive(p) for p in pids), LONG, "end of all processes")
+        in_network(d, "nft", "flush", "ruleset")
+        for link in re.findall(r"^\d+: (sbx[^:@]*)", in_network(d, "ip", "-o", "link"), re.M):
+            in_network(d, "ip", "link", "del", link)
+        shutil.rmtree(d.run)
+        d.start()
+        for name in ("shared", "plain"):
+            assert stopped(d, name)["reason"] == "it ended while sandboxd was not running"
+        assert look(d, "down")["state"] == "stopped" and look(d, "down")["reason"] == before["down"]
+        assert d.findings(status=0) == {} and not [a for _, a in d.processes() if "qemu-system" in a]
+        d.ok("start", *before)
+        for name in before:
+            assert d.ok("exec", name, "--", "echo", "again") == "again\n"
+        assert d.ok("exec", "-u", "root", "plain", "--", "cat", "/root/file") == "kept\n"
