@@ -52,8 +52,12 @@ void vm_job_stalled(void *ctx, const char *id, const char *detail)
     struct err e = ERR_INIT;
     autotype(vmref) struct vm *vm = vms_get(v, id);
 
+    if (vm && goes_down(vm)) {      /* for when that fails; a note that is wrong is found to be */
+        set_stalled(vm, true);
+        return;
+    }
     /* Old news of a machine that has gone on since. */
-    if (!vm || goes_down(vm) || virt_stalled(v->virt, id, &e) != 1 || !set_stalled(vm, true))
+    if (!vm || virt_stalled(v->virt, id, &e) != 1 || !set_stalled(vm, true))
         return;
     log_warn(LOG_CTX(.sandbox = id, .uid = &vm->row.uid), "sandbox '%s' is %s", vm->row.name,
              vm_stall_reason);

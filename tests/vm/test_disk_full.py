@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The host's disk is full: a guest that writes is paused with a reason, loses nothing, and goes on by itself
 when there is room; what else one does with a sandbox works meanwhile."""
+import contextlib
+import glob
 import json
 import os
 import signal
@@ -126,24 +128,41 @@ def test_one_that_waits_for_room_is_not_idle(daemon):
     daemon.ok("rm", "-f", "full", "idle")
 
 
-@pytest.mark.parametrize("restart", [False, True], ids=["running", "restarted"])
-def test_one_that_does_not_answer_is_ended_and_in_nobodys_way(daemon, restart):
+def is_told_to_go_on(d):
+    """A thread of the daemon waits for a monitor."""
+    for path in glob.glob(f"/proc/{d.process.pid}/task/*/comm"):
+        with contextlib.suppress(OSError), open(path) as f:
+            if f.read() == "resume\n":
+                return True
+    return False
+
+
+@pytest.mark.parametrize("how", ["the daemon stays", "the daemon is killed", "the daemon stops meanwhile"])
+def test_one_that_does_not_answer_is_ended_and_in_nobodys_way(daemon, how):
     """A QEMU that was taken over, told to go on, does not answer: nor to a daemon that finds it."""
     resize(daemon, "64m")
     daemon.ok("create", "--name", "full")
     t, _ = fill(daemon, "full", 90)
     pid = qemu(daemon, "full")
     os.kill(pid, signal.SIGSTOP)
-    if restart:
-        daemon.stop(signal.SIGKILL)
-        t.join(60)
+    if how == "the daemon stays":
         resize(daemon, "600m")
+        wait_until(lambda: is_told_to_go_on(daemon), 60, "the thread")
+    else:
+        if how == "the daemon is killed":
+            daemon.stop(signal.SIGKILL)
+            resize(daemon, "600m")
+        else:
+            resize(daemon, "600m")
+            wait_until(lambda: is_told_to_go_on(daemon), 60, "the thread")
+            process = daemon.process
+            daemon.stop()
+            assert process.returncode == 0      # not by its alarm
+        t.join(60)
         begun = time.monotonic()
         daemon.start()
         assert time.monotonic() - begun < 15      # libvirt would wait 30 s for each
         assert daemon.get("/v1/sandboxes/full")["state"] == "running"
-    else:
-        resize(daemon, "600m")
     others_go_on(daemon)
     s = wait_until(lambda: (s := daemon.get("/v1/sandboxes/full"))["state"] == "stopped" and s, 120, "its end")
     assert s["reason"] == "its QEMU did not answer when there was room again", s
