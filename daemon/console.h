@@ -3,9 +3,12 @@
  * console: what a machine prints, from QEMU to its log, within bounds whatever the guest does.
  *
  * QEMU writes to a pipe with a name, BASE.out, and never waits for its reader: what does not fit is
- * dropped. (It opens the pipe for reading as well, so the pipe lives as long as QEMU.) The daemon
- * reads LIMIT_CONSOLE_RATE bytes a second at most and keeps the log below LIMIT_CONSOLE_LOG and one
- * read. While no daemon is there the pipe keeps its first 64 KiB for the next one.
+ * dropped. Not so at a serial port ("console": "serial"): that is busy then, as a real one is.
+ * Programs of the guest wait, and its kernel prints some lines a second at most, with all else
+ * standing still meanwhile, until a daemon reads again. (QEMU opens the pipe for reading as well,
+ * so the pipe lives as long as QEMU.) The daemon reads LIMIT_CONSOLE_RATE bytes a second at most
+ * and keeps the log below LIMIT_CONSOLE_LOG and one read. While no daemon is there the pipe keeps
+ * its first 64 KiB for the next one.
  *
  * BASE.in is the machine's input; nobody writes to it.
  *

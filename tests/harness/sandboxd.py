@@ -30,6 +30,9 @@ SBX = os.path.join(BUILD, "client/sbx")
 SANDBOXD = os.path.join(BUILD, "daemon/sandboxd")
 RESOLVER = os.path.join(BUILD, "resolver/sandboxd-resolver")
 SLOW = 240      # seconds: a bound, not a measure
+# Of a daemon that was built with them; 256 MiB of freed memory would be held back otherwise.
+SANITIZERS = {"ASAN_OPTIONS": "quarantine_size_mb=16:detect_leaks=1:detect_stack_use_after_return=1",
+              "UBSAN_OPTIONS": "print_stacktrace=1"}
 
 
 class Result(subprocess.CompletedProcess):
@@ -116,7 +119,7 @@ class Daemon:
                 os.unlink(path)
             notify.bind(path)
             notify.settimeout(60)
-            env = {**os.environ, "NOTIFY_SOCKET": path, **getattr(self, "env", {})}
+            env = {**SANITIZERS, **os.environ, "NOTIFY_SOCKET": path, **getattr(self, "env", {})}
             with open(self.log_path, "ab") as log:
                 self.process = subprocess.Popen(
                     [SANDBOXD, "--config", self.dir + "/config.json"], stdin=subprocess.DEVNULL,

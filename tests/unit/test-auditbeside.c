@@ -71,6 +71,8 @@ static void read_log(void)
     const char *line;
     size_t len;
 
+    for (size_t i = 0; i < n_seen; i++)
+        json_done(api_audit_record_table, &seen[i], sizeof(seen[i]));
     ASSERT_OK(audit_reader_new(a, 1, &r, &e), e);
     for (n_seen = 0; audit_reader_next(r, &line, &len, &e) == 1; n_seen++) {
         ASSERT_LT(n_seen, ARRAY_SIZE(seen));
@@ -80,6 +82,7 @@ static void read_log(void)
     ASSERT_OK(audit_verify(a, dir, &v, &e), e);
     ASSERT_TRUE(v.intact);
     ASSERT_EQ(v.count, n_seen);
+    json_done(api_audit_verdict_table, &v, sizeof(v));
 }
 
 TEST(what_was_done_without_a_daemon_is_in_the_chain_of_the_next)

@@ -20,7 +20,8 @@ START_S = 90            # for those that come up, however busy the machine
 IMPATIENT_S = 20        # for those that do not
 REPLY_S = 20            # what a guest may take to say that a command runs
 END_S = 30              # and that one has ended which it was told to end
-SLACK_S = 20            # a busy machine
+# A busy machine; sanitizers on such a one.
+SLACK_S = 60 if os.environ.get("SBX_TEST_SLOW") else 20
 SMALL = {"memory": 256 * 2**20, "cpus": 1}
 
 pytestmark = pytest.mark.skipif(not os.path.exists(AGENT), reason=f"no {AGENT}")
@@ -124,8 +125,8 @@ def harmless(d, kinds):
     print(f"{kinds}: {w.rounds} rounds, list {w.slowest_api:.2f} s, exec {w.slowest_exec:.2f} s, "
           f"memory {memory >> 20} to {w.peak >> 20} MiB, descriptors {files} to {fds(d)}, "
           f"removed in {gone:.1f} s")
-    if not sanitized(d):
-        assert w.peak < memory + 32 * 2**20
+    # With sanitizers: shadow memory of what was touched, and freed blocks that are held back.
+    assert w.peak < memory + (256 if sanitized(d) else 32) * 2**20
     wait_until(lambda: fds(d) <= files, 60, f"closing of descriptors ({files})")
     assert [r[0] for r in d.rows("SELECT name FROM vm")] == ["good"]
     assert len(os.listdir(d.state + "/sandboxes")) == len(os.listdir(d.run + "/sandboxes")) == 1

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: MIT
 """What configuration chooses: machine type, console, acceleration; and what is told about it."""
+import array
 import contextlib
+import fcntl
 import json
 import os
 import signal
+import termios
 import time
 
 import pytest
@@ -34,6 +37,56 @@ def test_q35_is_a_machine_too():
         d.ok("create", "--name", "micro")
         assert d.ok("exec", "micro", "--", "sh", "-c", "ls /sys/bus/pci/devices 2>/dev/null | wc -l") == "0\n"
         d.ok("rm", "-f", "pc", "micro")
+
+
+def waiting(fd):
+    """Bytes in a pipe."""
+    n = array.array("i", [0])
+    fcntl.ioctl(fd, termios.FIONREAD, n)
+    return n[0]
+
+
+@pytest.mark.parametrize("console", ["hvc0", "serial"])
+def test_a_guest_goes_on_with_its_console_full_and_no_daemon(console):
+    """A program that prints may wait (QEMU makes it wait at the serial port); what else runs goes on."""
+    with running(console=console, default_policy="none") as d:
+        w = d.workspace()
+        d.ok("create", "--name", "box", "--workspace", w)
+        box = Box(d, "box", w)
+        port = "/dev/ttyS0" if console == "serial" else "/dev/hvc0"
+        box.root(f"""nohup sh -c 'until [ -e /workspace/go ]; do sleep 0.1; done
+                     head -c 400000 /dev/zero | tr "\\0" x > {port}; echo end > /workspace/printed' > /dev/null 2>&1 &
+                     nohup sh -c 'i=0; while sleep 0.1; do i=$((i+1)); echo $i > /workspace/t; mv /workspace/t /workspace/tick
+                     done' > /dev/null 2>&1 &""")
+
+        def tick():
+            try:
+                with open(w + "/tick") as f:
+                    return int(f.read() or 0)
+            except FileNotFoundError:
+                return 0
+        wait_until(tick, 60, "a sign of life")
+        pipe = f"{d.run}/sandboxes/{d.rows('SELECT id FROM vm')[0][0]}/console.out"
+        d.stop(signal.SIGKILL)
+        with open(w + "/go", "w"):
+            pass
+        fd = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            wait_until(lambda: waiting(fd) > 60000, 120, "a full pipe")
+            began = tick()
+            wait_until(lambda: tick() > began + 30, 120, "work beside it")
+            assert waiting(fd) > 60000
+            if console == "serial":     # as a real port does
+                assert not os.path.exists(w + "/printed")
+        finally:
+            os.close(fd)
+        d.start()
+        wait_until(lambda: os.path.exists(w + "/printed"), 120, "the end of what was printed")
+        began = tick()
+        assert box.sh("echo here") == "here\n"
+        wait_until(lambda: tick() > began, 60, "a sign of life")
+        assert "xxxxxxxx" in d.ok("logs", "--console", "box")
+        d.ok("rm", "-f", "box")
 
 
 def test_auto_says_what_it_took_and_why_and_remembers():

@@ -12,13 +12,13 @@ from sandboxd import SOURCE, Daemon
 
 ANN, BOB = 1001, 60000      # uids of the kernel; whether they have accounts makes no difference
 
-# What Bob asks for, by every route of a sandbox: method and what follows the sandbox's name.
+# What is asked for, by every route of a sandbox: method and what follows the sandbox's name.
 ASKED = {
     ("get", ""): None, ("delete", ""): None, ("patch", ""): {"ttl_ms": 1000}, ("delete", "?force=true"): None,
     ("post", "/start"): None, ("post", "/stop"): None, ("post", "/stop?timeout_ms=0"): None,
     ("post", "/restart"): None, ("get", "/logs"): None, ("get", "/stats"): None,
     ("get", "/execs"): None, ("post", "/execs"): {"command": ["true"]},
-    ("post", "/run"): {"command": ["touch", "/workspace/bob-was-here"], "user": "root"},
+    ("post", "/run"): {"command": ["touch", "/workspace/somebody-was-here"], "user": "root"},
     ("get", "/execs/{exec}"): None, ("get", "/execs/{exec}/attach"): None,
     ("post", "/execs/{exec}/resize"): {"rows": 10, "cols": 10},
     ("post", "/execs/{exec}/signal"): {"signal": "KILL"},
@@ -39,13 +39,29 @@ def daemon():
     assert not left, left
 
 
+def make(daemon, uid, name):
+    """With a command that runs; its id, the command's, and its workspace."""
+    work = daemon.workspace(uid, 0o700)
+    daemon.ok("create", "--name", name, "--workspace", work, uid=uid)
+    exec_id = daemon.ok("exec", "-d", name, "sleep", "1000", uid=uid).strip()
+    return json.loads(daemon.ok("inspect", name, uid=uid))[0]["id"], exec_id, work
+
+
 @pytest.fixture(scope="module")
 def box(daemon):
-    """Ann's, with a command that runs; returns its id and the command's."""
-    work = daemon.workspace(ANN, 0o700)
-    daemon.ok("create", "--name", "anns", "--workspace", work, uid=ANN)
-    exec_id = daemon.ok("exec", "-d", "anns", "sleep", "1000", uid=ANN).strip()
-    return json.loads(daemon.ok("inspect", "anns", uid=ANN))[0]["id"], exec_id, work
+    """Ann's."""
+    return make(daemon, ANN, "anns")
+
+
+@pytest.fixture(scope="module", params=["bob-asks-ann", "ann-asks-bob"])
+def theirs(request, daemon, box):
+    """Who asks, who has it, and what it is called; Bob's is there while Ann asks. Ann is there first and Bob later,
+    Bob has the greater uid: whom the daemon takes for the owner must not hang on either."""
+    if request.param == "bob-asks-ann":
+        yield BOB, ANN, "anns", box
+        return
+    yield ANN, BOB, "bobs", make(daemon, BOB, "bobs")
+    daemon.ok("rm", "-f", "bobs", uid=BOB)
 
 
 def ask(d, uid, method, path, body=None):
@@ -72,31 +88,35 @@ def test_every_route_is_asked():
 
 
 @pytest.mark.parametrize("method,path", ASKED, ids=lambda v: v)
-def test_another_users_sandbox_does_not_exist(daemon, box, method, path):
-    sandbox, exec_id, work = box
-    before = ask(daemon, ANN, "get", f"/v1/sandboxes/{sandbox}")
-    policy = daemon.ok("policy", "export", "anns", uid=ANN)
+def test_another_users_sandbox_does_not_exist(daemon, theirs, method, path):
+    asks, owner, called, (sandbox, exec_id, work) = theirs
+    before = ask(daemon, owner, "get", f"/v1/sandboxes/{sandbox}")
+    policy = daemon.ok("policy", "export", called, uid=owner)
     body = ASKED[method, path]
     path = path.replace("{exec}", exec_id)
 
     def told(name):
-        status, text = ask(daemon, BOB, method, f"/v1/sandboxes/{name}{path}", body)
+        status, text = ask(daemon, asks, method, f"/v1/sandboxes/{name}{path}", body)
         error = json.loads(text)["error"]
         return status, error["code"], error["message"].replace(name, "NAME"), error.get("hint"), error.get("details")
     nobody = told("0123456789abcdef")
     assert nobody[:2] == (404, "sandbox_not_found")
-    for name in (sandbox, sandbox[:8], "anns"):
+    for name in (sandbox, sandbox[:8], called):
         assert told(name) == nobody
-    assert ask(daemon, ANN, "get", f"/v1/sandboxes/{sandbox}") == before
-    assert daemon.ok("policy", "export", "anns", uid=ANN) == policy
+    assert ask(daemon, owner, "get", f"/v1/sandboxes/{sandbox}") == before
+    assert daemon.ok("policy", "export", called, uid=owner) == policy
     assert os.listdir(work) == []
-    assert '"running"' in ask(daemon, ANN, "get", f"/v1/sandboxes/{sandbox}/execs/{exec_id}")[1]
+    assert '"running"' in ask(daemon, owner, "get", f"/v1/sandboxes/{sandbox}/execs/{exec_id}")[1]
 
 
 def test_lists_have_ones_own(daemon, box):
-    assert json.loads(ask(daemon, BOB, "get", "/v1/sandboxes")[1]) == {"sandboxes": []}
-    assert [s["name"] for s in json.loads(ask(daemon, ANN, "get", "/v1/sandboxes")[1])["sandboxes"]] == ["anns"]
-    assert [s["name"] for s in daemon.get("/v1/sandboxes")["sandboxes"]] == ["anns"]       # root
+    daemon.ok("create", "--name", "also-bobs", "--no-start", uid=BOB)
+
+    def names(uid):
+        return {s["name"] for s in json.loads(ask(daemon, uid, "get", "/v1/sandboxes")[1])["sandboxes"]} - {"bobs"}
+    assert (names(BOB), names(ANN)) == ({"also-bobs"}, {"anns"})
+    assert names(0) == {"also-bobs", "anns"}
+    daemon.ok("rm", "also-bobs", uid=BOB)
 
 
 def test_names_are_ones_own(daemon, box):
@@ -108,13 +128,16 @@ def test_names_are_ones_own(daemon, box):
     assert json.loads(daemon.ok("inspect", "anns", uid=ANN))[0]["state"] == "running"
 
 
-def test_policies_with_names_are_ones_own(daemon, tmp_path):
-    assert ask(daemon, ANN, "put", "/v1/policies/team", {"rules": "allow example.com:443\n"})[0] in (200, 201, 204)
-    assert ask(daemon, BOB, "get", "/v1/policies/team")[0] == 404
-    assert ask(daemon, BOB, "delete", "/v1/policies/team")[0] == 404
-    assert "team" not in ask(daemon, BOB, "get", "/v1/policies")[1]
-    assert daemon.sbx("create", "--name", "bobs", "--no-start", "--policy", "team", uid=BOB).returncode == 125
-    assert ask(daemon, ANN, "get", "/v1/policies/team")[0] == 200
+@pytest.mark.parametrize("owner,other", [(ANN, BOB), (BOB, ANN)], ids=["anns", "bobs"])
+def test_policies_with_names_are_ones_own(daemon, owner, other):
+    team = f"/v1/policies/team-{owner}"
+    assert ask(daemon, owner, "put", team, {"rules": "allow example.com:443\n"})[0] in (200, 201, 204)
+    assert ask(daemon, other, "get", team)[0] == 404
+    assert ask(daemon, other, "delete", team)[0] == 404
+    assert f"team-{owner}" not in ask(daemon, other, "get", "/v1/policies")[1]
+    assert daemon.sbx("create", "--name", "none", "--no-start", "--policy", f"team-{owner}",
+                      uid=other).returncode == 125
+    assert ask(daemon, owner, "get", team)[0] == 200
 
 
 def test_images_are_the_administrators(daemon):
