@@ -2,8 +2,8 @@
  *
  * The environment is memory of the other process, and reading it makes the kernel fetch the page:
  * one that the process has put a file system of its own behind never comes. So a thread reads, and
- * nobody waits long for it. Of one user READERS_USER such threads may hang, and READERS in all: when
- * they do, there is no hint, and with the first that is so for that user only.
+ * nobody waits long for it. Of one user READERS_USER such threads may hang, READERS in all: when they
+ * do, there is no hint, and with the first that is so for that user only.
  */
 #include "daemon/audit_peer.h"
 
@@ -34,7 +34,7 @@ struct reading {
     char ssh[AUDIT_SSH];
 };
 
-static pthread_mutex_t readers_lock = PTHREAD_MUTEX_INITIALIZER;    /* a leaf; guards the next two */
+static pthread_mutex_t readers_lock = PTHREAD_MUTEX_INITIALIZER;    /* a leaf, for the next two */
 static uid_t readers[READERS];      /* whose environment each of them reads */
 static size_t n_readers;
 
