@@ -2,8 +2,8 @@
  *
  * The environment is memory of the other process, and reading it makes the kernel fetch the page:
  * one that the process has put a file system of its own behind never comes. So a thread reads, and
- * nobody waits long for it. Of one user READERS_USER such threads may hang, READERS in all: when they
- * do, there is no hint, and with the first that is so for that user only.
+ * nobody waits long for it. Of one user READERS_USER such threads may hang, READERS in all: when
+ * they do, there is no hint, and with the first that is so for that user only.
  */
 #include "daemon/audit_peer.h"
 
