@@ -2,7 +2,8 @@
  *
  * The environment is memory of the other process, and reading it makes the kernel fetch the page:
  * one that the process has put a file system of its own behind never comes. So a thread reads, and
- * nobody waits long for it. As long as one hangs, no other is started: then there is no hint.
+ * nobody waits long for it. Of one user READERS_USER such threads may hang, READERS in all: when
+ * they do, there is no hint, and with the first that is so for that user only.
  */
 #include "daemon/audit_peer.h"
 
@@ -14,23 +15,54 @@
 
 #include <fcntl.h>
 #include <pthread.h>
-#include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
 
 #define PEER_MS 20
 #define ENVIRON_MAX (32 * KIB)
+#define READERS 64
+#define READERS_USER 4          /* more than one: honest users ask at the same time, too */
 
 struct reading {
     pthread_mutex_t lock;
     pthread_cond_t changed;     /* CLOCK_MONOTONIC */
     bool done, left;            /* left: nobody waits; the thread frees it */
     int fd;                     /* owned: environ */
+    uid_t uid;
     char ssh[AUDIT_SSH];
 };
 
-static atomic_flag busy = ATOMIC_FLAG_INIT;
+static pthread_mutex_t readers_lock = PTHREAD_MUTEX_INITIALIZER;    /* a leaf, for the next two */
+static uid_t readers[READERS];      /* whose environment each of them reads */
+static size_t n_readers;
+
+static bool enter(uid_t uid)
+{
+    unsigned own = 0;
+
+    pthread_mutex_lock(&readers_lock);
+    for (size_t i = 0; i < n_readers; i++)
+        own += readers[i] == uid;
+    bool room = own < READERS_USER && n_readers < READERS;
+    if (room)
+        readers[n_readers++] = uid;
+    pthread_mutex_unlock(&readers_lock);
+    return room;
+}
+
+static void leave(uid_t uid)
+{
+    pthread_mutex_lock(&readers_lock);
+    for (size_t i = 0; i < n_readers; i++) {
+        if (readers[i] == uid) {
+            readers[i] = readers[--n_readers];
+            break;
+        }
+    }
+    pthread_mutex_unlock(&readers_lock);
+}
 
 void audit_text(char *dst, size_t cap, const char *text)
 {
@@ -51,6 +83,7 @@ void audit_text(char *dst, size_t cap, const char *text)
 
 static void reading_free(struct reading *r)
 {
+    leave(r->uid);
     fd_close(r->fd);
     pthread_cond_destroy(&r->changed);
     pthread_mutex_destroy(&r->lock);
@@ -86,20 +119,24 @@ static void *read_environ(void *arg)
     bool left = r->left;
     pthread_cond_signal(&r->changed);
     pthread_mutex_unlock(&r->lock);
-    if (left) {
+    if (left)
         reading_free(r);
-        atomic_flag_clear(&busy);
-    }
     return NULL;
 }
 
-static struct reading *reading_new(int *fd)
+/* NULL: there are too many, or no memory. */
+static struct reading *reading_new(int *fd, uid_t uid)
 {
-    struct reading *r = calloc(1, sizeof(*r));
     pthread_condattr_t attr;
 
-    if (!r)
+    if (!enter(uid))
         return NULL;
+    struct reading *r = calloc(1, sizeof(*r));
+    if (!r) {
+        leave(uid);
+        return NULL;
+    }
+    r->uid = uid;
     pthread_mutex_init(&r->lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -125,18 +162,14 @@ static bool await(struct reading *r)
     return done;
 }
 
-static void read_ssh(int *fd, char *ret)
+void audit_peer_ssh(int *fd, uid_t uid, char ret[AUDIT_SSH])
 {
+    struct reading *r = reading_new(fd, uid);
     pthread_attr_t attr;
     pthread_t thread;
 
-    if (atomic_flag_test_and_set(&busy))
+    if (!r)
         return;
-    struct reading *r = reading_new(fd);
-    if (!r) {
-        atomic_flag_clear(&busy);
-        return;
-    }
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&attr, 128 * KIB);
@@ -146,7 +179,6 @@ static void read_ssh(int *fd, char *ret)
         return;
     memcpy(ret, r->ssh, AUDIT_SSH);
     reading_free(r);
-    atomic_flag_clear(&busy);
 }
 
 void audit_peer_read(pid_t pid, uid_t uid, struct audit_peer *ret)
@@ -170,5 +202,5 @@ void audit_peer_read(pid_t pid, uid_t uid, struct audit_peer *ret)
     }
     autoclose int environ_fd = openat(dir, "environ", O_RDONLY | O_CLOEXEC);
     if (environ_fd >= 0)
-        read_ssh(&environ_fd, ret->ssh);
+        audit_peer_ssh(&environ_fd, uid, ret->ssh);
 }

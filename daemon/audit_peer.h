@@ -19,5 +19,8 @@ struct audit_peer {
 /* Any thread; waits PEER_MS (20) at most. Whose owner is not `uid` is another process by now, and
  * is not looked at. */
 void audit_peer_read(pid_t pid, uid_t uid, struct audit_peer *ret);
+/* The part of that which waits: SSH_CONNECTION from an open environ of a process of this user.
+ * Takes fd, but where too many wait already: then, as in all that fails, ret is left. */
+void audit_peer_ssh(int *fd, uid_t uid, char ret[AUDIT_SSH]);
 /* Copies text, cut to cap bytes with the NUL, as one line of plain UTF-8. */
 void audit_text(char *dst, size_t cap, const char *text);

@@ -333,7 +333,7 @@ int events_open(struct store *st, uint64_t keep, const char *detail, struct even
     struct event_range range;
     char text[EVENT_DETAIL + 1];
 
-    if (store_event_range(st, &range, e) < 0)
+    if (store_event_range(st, -1, &range, e) < 0)
         return -1;
     struct events *ev = calloc(1, sizeof(*ev));
     if (!ev)

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
  * What happened, from the table of events: administrators see all of them, others those of their
- * own sandboxes and quotas. A reader that falls behind the table's end is told so by a record of
- * kind "gone", as the numbers of others' events are left out anyhow and a gap would say nothing.
+ * own sandboxes and quotas. A reader that misses some is told so by a record of kind "gone", as the
+ * numbers of others' events are left out anyhow and a gap would say nothing. What goes first is of
+ * whoever has most: so who reads one owner's events misses some when these go, and who reads all of
+ * them wherever there is a hole.
  */
 #include "common/api.h"
 #include "common/auto.h"
@@ -23,6 +25,8 @@ struct event_stream {
     const struct call *call;    /* borrowed: it outlives its reply */
     struct event_query query;   /* from: the next number to look at */
     char *ref;                  /* owned: query.sandbox */
+    int64_t owner;              /* whose events are read; -1: all, and holes are told */
+    uint64_t next;              /* number behind the last line */
     uint64_t last;              /* where to stop when not following */
     bool follow;
     struct event_row *rows;     /* owned: a page, of which `at` are written */
@@ -51,6 +55,18 @@ static int put_row(struct sbuf *b, const struct event_row *r)
     return put_line(b, &ev);
 }
 
+static int put_gone(struct event_stream *s, struct sbuf *b, uint64_t first)
+{
+    char text[80];
+    struct api_event gone = { .seq = first - 1, .time = now_real_us(), .kind = (char *)"gone",
+                              .detail = text, .count = first - s->next };
+
+    snprintf(text, sizeof(text), "events from %llu to %llu are not kept any more",
+             (unsigned long long)s->next, (unsigned long long)first - 1);
+    s->next = first;
+    return put_line(b, &gone);
+}
+
 /* 1: rows to write, 0: none now, -1. *b has a line if some were missed. */
 static int next_page(struct event_stream *s, struct sbuf *b)
 {
@@ -62,17 +78,12 @@ static int next_page(struct event_stream *s, struct sbuf *b)
     s->n = s->at = 0;
     if (!s->follow && s->query.from > s->last)
         return 0;
-    if (store_event_range(st, &range, &e) < 0)
+    if (store_event_range(st, s->owner, &range, &e) < 0)
         return -1;
     if (s->query.from < range.first) {
-        char text[80];
-        struct api_event gone = { .seq = range.first - 1, .time = now_real_us(),
-                                  .kind = (char *)"gone", .detail = text,
-                                  .count = range.first - s->query.from };
-        snprintf(text, sizeof(text), "events before %llu are not kept any more",
-                 (unsigned long long)range.first);
+        s->next = s->query.from;
         s->query.from = range.first;
-        if (put_line(b, &gone) < 0)
+        if (put_gone(s, b, range.first) < 0)
             return -1;
     }
     uint64_t next;
@@ -98,9 +109,16 @@ static int64_t stream_read(void *arg, char *buf, size_t cap)
     autosbuf struct sbuf b = SBUF(cap);
 
     for (;;) {
-        for (; s->at < s->n && b.len + LINE_MAX < cap; s->at++)
-            if (put_row(&b, &s->rows[s->at]) < 0)
+        while (s->at < s->n && b.len + LINE_MAX < cap) {
+            const struct event_row *r = &s->rows[s->at];
+            bool hole = s->owner < 0 && !s->query.sandbox && r->seq > s->next;
+            if (hole ? put_gone(s, &b, r->seq) < 0 : put_row(&b, r) < 0)
                 return -1;
+            if (hole)
+                continue;
+            s->next = r->seq + 1;
+            s->at++;
+        }
         if (s->at < s->n)
             break;
         if (b.len == 0 && s->follow && !is_more(s)) {
@@ -147,7 +165,7 @@ static int parse_since(const struct call *c, const struct event_range *range, ui
         if (*ret_from == 0 || (*ret_from >= range->first && *ret_from <= range->last + 1))
             return 0;
         bool gone = *ret_from < range->first;
-        err_set(e, ERR_EVENTS_GONE, gone ? "event %s is not kept any more: the oldest is %llu"
+        err_set(e, ERR_EVENTS_GONE, gone ? "event %s is not kept any more: the next is %llu"
                                          : "there is no event %s yet: the next is %llu",
                 v, (unsigned long long)(gone ? range->first : range->last + 1));
         return err_hint(e, gone ? "\"events\" in sandboxd.conf(5) is the number that is kept"
@@ -177,10 +195,13 @@ static int find_sandbox(struct call *c, struct event_stream *s, struct err *e)
         return 0;
     if (vms_find(c->daemon->vms, &c->caller, ref, &vm, &no) == 0) {
         s->ref = strdup(vm_id(vm));
+        s->owner = vm_uid(vm);
         vm_unref(vm);
     } else {
         if (store_event_list(c->daemon->store, &q, &rows, &n, &next, e) < 0)
             return -1;
+        if (n > 0)
+            s->owner = rows[0].uid;
         event_rows_done(rows, n);
         if (n == 0) {
             *e = no;
@@ -193,24 +214,52 @@ static int find_sandbox(struct call *c, struct event_stream *s, struct err *e)
     return s->ref ? 0 : err_nomem(e);
 }
 
-int h_events(struct call *c, struct err *e)
+/* Who reads all of them asks for a number that is there, or for what comes. */
+static int first_from(struct call *c, struct event_range *range, struct err *e)
+{
+    struct event_query q = { .uid = -1, .most = 1 };
+    struct event_row *rows = NULL;
+    uint64_t next;
+    size_t n = 0;
+
+    if (!call_query(c, "since") || !parse_u64(call_query(c, "since"), 0, INT64_MAX, &q.from) ||
+        q.from > range->last)
+        return 0;
+    if (store_event_list(c->daemon->store, &q, &rows, &n, &next, e) < 0)
+        return -1;
+    range->first = n > 0 ? rows[0].seq : range->last + 1;
+    event_rows_done(rows, n);
+    return 0;
+}
+
+static int begin(struct call *c, struct event_stream *s, struct err *e)
 {
     struct event_range range;
-    bool follow = false;
     uint64_t from = 0;
 
+    if (find_sandbox(c, s, e) < 0 ||
+        store_event_range(c->daemon->store, s->owner, &range, e) < 0 ||
+        (s->owner < 0 && first_from(c, &range, e) < 0) || parse_since(c, &range, &from, e) < 0)
+        return -1;
+    s->last = range.last;
+    s->next = s->query.from = from ? from : range.first;
+    return 0;
+}
+
+int h_events(struct call *c, struct err *e)
+{
+    bool follow = false;
+    int64_t uid = c->caller.admin ? -1 : (int64_t)c->caller.id.uid;
+
     events_flush(c->daemon->events, FLUSH_MS);
-    if (store_event_range(c->daemon->store, &range, e) < 0 ||
-        call_query_bool(c, "follow", &follow, e) < 0 || parse_since(c, &range, &from, e) < 0)
+    if (call_query_bool(c, "follow", &follow, e) < 0)
         return -1;
     struct event_stream *s = calloc(1, sizeof(*s));
     if (!s)
         return err_nomem(e);
-    *s = (struct event_stream){
-        .call = c, .follow = follow, .last = range.last,
-        .query = { .from = from ? from : range.first, .most = PAGE,
-                   .uid = c->caller.admin ? -1 : (int64_t)c->caller.id.uid } };
-    if (find_sandbox(c, s, e) < 0) {
+    *s = (struct event_stream){ .call = c, .follow = follow, .owner = uid,
+                                .query = { .most = PAGE, .uid = uid } };
+    if (begin(c, s, e) < 0) {
         stream_free(s);
         return -1;
     }

@@ -421,6 +421,7 @@ void store_close(struct store *st)
         sqlite3_finalize(st->stmt[i]);
     sqlite3_close(st->db);
     pthread_mutex_destroy(&st->lock);
+    free(st->shares);
     free(st);
 }
 

@@ -168,15 +168,18 @@ struct event_row {          /* something that happened; events.h */
 };
 void event_row_done(struct event_row *r);
 void event_rows_done(struct event_row *rows, size_t n);     /* frees the array too */
-/* Appends all of them or none, and gives them the next numbers (r->seq); then of all rows the last
- * `keep` stay. Name and owner of a row that has only the sandbox's id are looked up. */
+/* Appends all of them or none, and gives them the next numbers (r->seq); then `keep` rows stay, and
+ * what goes is the oldest of whoever has most (the daemon's own are somebody's, too). Name
+ * and owner of a row that has only the sandbox's id are looked up. */
 int store_event_add(struct store *st, struct event_row *rows, size_t n, uint64_t keep,
                     struct err *e);
 struct event_range {
     uint64_t first, last;   /* rows that are there; none: first is last + 1 */
     char kind[32];          /* of the last one; "" none */
 };
-int store_event_range(struct store *st, struct event_range *ret, struct err *e);
+/* uid >= 0: from `first` on nothing of that owner is missing. -1: of all rows, with holes behind
+ * `first`, where the numbers of those that are there tell them. */
+int store_event_range(struct store *st, int64_t uid, struct event_range *ret, struct err *e);
 /* The first row that is not before this time; none: the number that the next one will have. */
 int store_event_since(struct store *st, int64_t time, uint64_t *ret_seq, struct err *e);
 struct event_query {

@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define PRUNE_ROWS 1000     /* deleted at once: others wait for the lock */
+
 void event_row_done(struct event_row *r)
 {
     free(r->kind);
@@ -26,6 +28,46 @@ void event_rows_done(struct event_row *rows, size_t n)
     free(rows);
 }
 
+/* --- whose they are; all under the lock --- */
+
+/* What was counted is not true any more. */
+static void forget_shares(struct store *st)
+{
+    free(take_ptr(st->shares));
+    st->n_shares = st->cap_shares = 0;
+}
+
+static int add_share(struct store *st, int64_t uid, uint64_t n, struct err *e)
+{
+    void *list = st->shares;
+
+    for (size_t i = 0; i < st->n_shares; i++) {
+        if (st->shares[i].uid == uid) {
+            st->shares[i].n += n;
+            return 0;
+        }
+    }
+    struct event_share *new = rows_grow(&list, st->n_shares, &st->cap_shares, sizeof(*new), e);
+    st->shares = list;
+    if (!new)
+        return -1;
+    *new = (struct event_share){ uid, n };
+    st->n_shares++;
+    return 0;
+}
+
+static int count_shares(struct store *st, struct err *e)
+{
+    autostmt sqlite3_stmt *s = st->stmt[ST_EVENT_SHARES];
+    int r = 0;
+
+    if (st->shares)
+        return 0;
+    while (r == 0 && (r = store_step_row(st, s, e, "events")) == 1)
+        r = add_share(st, sqlite3_column_int64(s, 0), (uint64_t)sqlite3_column_int64(s, 1), e);
+    return r;
+}
+
 static int insert(struct store *st, struct event_row *r, struct err *e)
 {
     autostmt sqlite3_stmt *s = st->stmt[ST_EVENT_INSERT];
@@ -39,20 +81,57 @@ static int insert(struct store *st, struct event_row *r, struct err *e)
     bind_text(s, 6, r->exec);
     bind_text(s, 7, r->detail);
     bind_int(s, 8, (int64_t)r->count);
+    if (store_step_row(st, s, e, "events") < 0)
+        return -1;
+    int64_t uid = sqlite3_column_int64(s, 0);
     if (store_step_done(st, s, e, "events") < 0)
         return -1;
     r->seq = (uint64_t)sqlite3_last_insert_rowid(st->db);
-    return 0;
+    return add_share(st, uid, 1, e);
 }
 
-static int prune(struct store *st, uint64_t last, uint64_t keep, struct err *e)
+/* The oldest row of this owner goes; 0: there is none. */
+static int drop_oldest(struct store *st, int64_t uid, int64_t *ret_seq, struct err *e)
 {
     autostmt sqlite3_stmt *s = st->stmt[ST_EVENT_PRUNE];
 
-    if (last <= keep)
-        return 0;
-    bind_int(s, 1, (int64_t)(last - keep));
+    if (uid >= 0)
+        bind_int(s, 1, uid);
+    int r = store_step_row(st, s, e, "events");
+    if (r <= 0)
+        return r;
+    *ret_seq = sqlite3_column_int64(s, 0);
+    return store_step_done(st, s, e, "events") < 0 ? -1 : 1;
+}
+
+static int note_gone(struct store *st, int64_t uid, int64_t seq, struct err *e)
+{
+    autostmt sqlite3_stmt *s = st->stmt[ST_EVENT_GONE_PUT];
+
+    bind_int(s, 1, uid);
+    bind_int(s, 2, seq);
     return store_step_done(st, s, e, "events");
+}
+
+/* Of whoever has most, one by one; a table that was much larger shrinks over some calls. */
+static int prune(struct store *st, uint64_t keep, struct err *e)
+{
+    uint64_t total = 0;
+
+    for (size_t i = 0; i < st->n_shares; i++)
+        total += st->shares[i].n;
+    for (int left = PRUNE_ROWS; total > keep && left > 0; left--, total--) {
+        struct event_share *most = st->shares;
+        int64_t seq = 0;
+        for (size_t i = 1; i < st->n_shares; i++)
+            if (st->shares[i].n > most->n)
+                most = &st->shares[i];
+        int r = drop_oldest(st, most->uid, &seq, e);
+        if (r < 0 || (r > 0 && note_gone(st, most->uid, seq, e) < 0))
+            return -1;
+        most->n--;
+    }
+    return 0;
 }
 
 int store_event_add(struct store *st, struct event_row *rows, size_t n, uint64_t keep,
@@ -64,12 +143,15 @@ int store_event_add(struct store *st, struct event_row *rows, size_t n, uint64_t
         return 0;
     if (store_begin(st, e, "events") < 0)
         return -1;
-    int r = 0;
+    int r = count_shares(st, e);
     for (size_t i = 0; r == 0 && i < n; i++)
         r = insert(st, &rows[i], e);
     if (r == 0)
-        r = prune(st, rows[n - 1].seq, keep, e);
-    return store_finish(st, r, e, "events");
+        r = prune(st, keep, e);
+    r = store_finish(st, r, e, "events");
+    if (r < 0)
+        forget_shares(st);
+    return r;
 }
 
 static int read_range(struct store *st, struct event_range *ret, struct err *e)
@@ -86,11 +168,20 @@ static int read_range(struct store *st, struct event_range *ret, struct err *e)
     return 0;
 }
 
-int store_event_range(struct store *st, struct event_range *ret, struct err *e)
+int store_event_range(struct store *st, int64_t uid, struct event_range *ret, struct err *e)
 {
     store_lock(st);
+    autostmt sqlite3_stmt *s = st->stmt[ST_EVENT_GONE];
 
-    return read_range(st, ret, e);
+    if (read_range(st, ret, e) < 0)
+        return -1;
+    if (uid < 0)
+        return 0;
+    bind_int(s, 1, uid);
+    if (store_step_row(st, s, e, "events") < 0)
+        return -1;
+    ret->first = (uint64_t)sqlite3_column_int64(s, 0) + 1;
+    return 0;
 }
 
 int store_event_since(struct store *st, int64_t time, uint64_t *ret_seq, struct err *e)

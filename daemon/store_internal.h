@@ -101,14 +101,21 @@
     X(ST_IDEM_DROP, "DELETE FROM idempotency WHERE uid = ?1 AND key = ?2 AND status = 0")         \
     X(ST_IDEM_PUT,                                                                                \
       "INSERT OR REPLACE INTO idempotency(uid, key, request_hash, status, created_at, size, "     \
-      "body) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)")                                               \
+      "body) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)")                                                 \
     X(ST_EVENT_INSERT, /* of a sandbox that is gone its last event knows */                       \
       "INSERT INTO event(time, kind, uid, sandbox, name, exec, detail, count) VALUES(?1, ?2, "    \
       "coalesce(?3, (SELECT uid FROM vm WHERE id = ?4), (SELECT uid FROM event WHERE "            \
       "sandbox = ?4 ORDER BY seq DESC LIMIT 1)), ?4, "                                            \
       "coalesce(?5, (SELECT name FROM vm WHERE id = ?4), (SELECT name FROM event WHERE "          \
-      "sandbox = ?4 ORDER BY seq DESC LIMIT 1)), ?6, ?7, ?8)")                                    \
-    X(ST_EVENT_PRUNE, "DELETE FROM event WHERE seq <= ?1")                                        \
+      "sandbox = ?4 ORDER BY seq DESC LIMIT 1)), ?6, ?7, ?8) RETURNING coalesce(uid, -1)")        \
+    X(ST_EVENT_SHARES, "SELECT coalesce(uid, -1), count(*) FROM event GROUP BY uid")              \
+    X(ST_EVENT_PRUNE,                                                                             \
+      "DELETE FROM event WHERE seq = (SELECT min(seq) FROM event WHERE uid IS ?1) "               \
+      "RETURNING seq")                                                                            \
+    X(ST_EVENT_GONE_PUT,                                                                          \
+      "INSERT INTO event_gone(uid, seq) VALUES(?1, ?2) "                                          \
+      "ON CONFLICT(uid) DO UPDATE SET seq = excluded.seq")                                        \
+    X(ST_EVENT_GONE, "SELECT max(seq) FROM event_gone WHERE uid = -2 OR uid = ?1")                \
     X(ST_EVENT_RANGE,                                                                             \
       "SELECT (SELECT min(seq) FROM event), (SELECT seq FROM sqlite_sequence "                    \
       "WHERE name = 'event'), (SELECT kind FROM event ORDER BY seq DESC LIMIT 1)")                \
@@ -124,10 +131,14 @@ enum store_stmt {
     ST_MAX
 };
 
+struct event_share { int64_t uid; uint64_t n; };    /* rows of an owner; uid -1 the daemon's */
+
 struct store {
     pthread_mutex_t lock;
     sqlite3 *db;                  /* owned */
     sqlite3_stmt *stmt[ST_MAX];   /* owned */
+    struct event_share *shares;   /* owned: of store_event.c; NULL not counted yet */
+    size_t n_shares, cap_shares;
     int64_t idem_pruned;          /* when store_idem.c looked for old rows; 0 never */
 };
 

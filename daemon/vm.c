@@ -86,6 +86,11 @@ void vm_unref(struct vm *vm)
     free(vm);
 }
 
+uid_t vm_uid(const struct vm *vm)
+{
+    return vm->row.uid;
+}
+
 const char *vm_id(const struct vm *vm)
 {
     return vm->id;

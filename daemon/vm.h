@@ -79,6 +79,7 @@ int vm_check_awake(struct vm *vm, struct err *e);
 int vm_execs(struct vm *vm, struct exec_table **ret, struct err *e);
 /* Its policy began with another one (egress_set()): what vm_describe() says. */
 int vm_policy_begins(struct vm *vm, const char *base, struct err *e);
+uid_t vm_uid(const struct vm *vm);         /* of its owner */
 const char *vm_id(const struct vm *vm);
 const char *vm_name(const struct vm *vm);
 /* which: "console" or "agent"; an fd to read (owned by the caller). */

@@ -681,6 +681,49 @@ TEST(the_peer_has_a_name_and_an_origin)
     ASSERT_STREQ(p.comm, "");
 }
 
+/* Pipes in place of environments: one that nothing is written to never comes. */
+static void read_from(int fd, uid_t uid, char ssh[AUDIT_SSH])
+{
+    autoclose int environment = ASSERT_SYS(fcntl(fd, F_DUPFD_CLOEXEC, 3));
+
+    ssh[0] = '\0';
+    audit_peer_ssh(&environment, uid, ssh);
+}
+
+/* One that is there; it may still come too late on a busy host, so again. */
+static void read_until_there(uid_t uid)
+{
+    static const char env[] = "A=b\0SSH_CONNECTION=192.0.2.7 5 192.0.2.1 22";
+    int64_t deadline = deadline_in(20000);
+    char ssh[AUDIT_SSH];
+    int p[2];
+
+    do {
+        ASSERT_SYS(pipe(p));
+        ASSERT_EQ(write(p[1], env, sizeof(env)), (ssize_t)sizeof(env));
+        close(p[1]);
+        read_from(p[0], uid, ssh);
+        close(p[0]);
+    } while (ssh[0] == '\0' && now_mono_ms() < deadline);
+    ASSERT_STREQ(ssh, "192.0.2.7 5 192.0.2.1 22");
+}
+
+TEST(one_who_holds_back_his_environment_hurts_himself)
+{
+    char ssh[AUDIT_SSH];
+    int his[2];
+
+    ASSERT_SYS(pipe(his));
+    for (int i = 0; i < 100; i++) {
+        read_from(his[0], 5001, ssh);
+        ASSERT_STREQ(ssh, "");
+    }
+    read_until_there(5002);
+    close(his[1]);                  /* he lets them go: they come back */
+    read_until_there(5001);
+    close(his[0]);
+}
+
 TEST(texts_are_cut_between_characters)
 {
     char t[6];

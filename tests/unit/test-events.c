@@ -150,7 +150,7 @@ TEST(a_kill_leaves_no_gap_and_gives_no_number_twice)
         close(pipe_fd[0]);
         struct store *st = open_store();
         struct event_range range;
-        ASSERT_OK(store_event_range(st, &range, &e), e);
+        ASSERT_OK(store_event_range(st, -1, &range, &e), e);
         ASSERT_TRUE(range.last >= before + 7);
         ASSERT_EQ(check_numbers(st, range.first), range.last);
         before = range.last;
@@ -166,7 +166,7 @@ TEST(the_oldest_go_and_their_numbers_never_come_back)
 
     add_some(ev, KEEP * 3);
     ASSERT_TRUE(events_flush(ev, LONG_MS));
-    ASSERT_OK(store_event_range(st, &range, &e), e);
+    ASSERT_OK(store_event_range(st, -1, &range, &e), e);
     ASSERT_EQ(range.last, KEEP * 3 + 1);
     ASSERT_EQ(range.first, KEEP * 2 + 2);
     ASSERT_STREQ(range.kind, "sandbox.start");
@@ -181,13 +181,60 @@ TEST(the_oldest_go_and_their_numbers_never_come_back)
     sqlite3_close(db);
     st = open_store();
     struct event_range empty;
-    ASSERT_OK(store_event_range(st, &empty, &e), e);
+    ASSERT_OK(store_event_range(st, -1, &empty, &e), e);
     ASSERT_EQ(empty.last, range.last + 1);      /* the stop */
     ASSERT_EQ(empty.first, empty.last + 1);
     ev = open_events(st);
     ASSERT_TRUE(events_flush(ev, LONG_MS));
     ASSERT_EQ(check_numbers(st, empty.first), empty.first);
     events_free(ev, true);
+    store_close(st);
+}
+
+static size_t rows_of(struct store *st, int64_t uid, uint64_t *ret_first)
+{
+    size_t n = 0;
+    struct event_row *rows = all_of(st, &(struct event_query){ .uid = uid, .most = 100000 }, &n);
+
+    *ret_first = n > 0 ? rows[0].seq : 0;
+    event_rows_done(rows, n);
+    return n;
+}
+
+static void add_of(struct store *st, int64_t uid, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        struct event_row r = { .time = 1, .kind = (char *)"policy.change", .uid = uid, .count = 1 };
+        ASSERT_OK(store_event_add(st, &r, 1, KEEP, &e), e);
+    }
+}
+
+TEST(who_has_most_loses_the_oldest)
+{
+    struct store *st = open_store();
+    struct event_range range;
+    uint64_t first;
+
+    add_of(st, -1, 1);
+    add_of(st, 1001, 10);
+    add_of(st, 1002, 3 * KEEP);
+    ASSERT_EQ(rows_of(st, 1001, &first), 10);
+    ASSERT_EQ(first, 2);
+    ASSERT_EQ(rows_of(st, 1002, &first), KEEP - 11);
+    ASSERT_EQ(rows_of(st, -1, &first), KEEP);
+    /* each is told from where on all of his are there */
+    ASSERT_OK(store_event_range(st, 1001, &range, &e), e);
+    ASSERT_EQ(range.first, 1);
+    ASSERT_OK(store_event_range(st, 1002, &range, &e), e);
+    ASSERT_EQ(range.first, 3 * KEEP + 11 - (KEEP - 11) + 1);
+    store_close(st);
+    st = open_store();                  /* counted anew */
+    add_of(st, 1001, KEEP);
+    size_t one = rows_of(st, 1001, &first), two = rows_of(st, 1002, &first);
+    ASSERT_EQ(one + two, KEEP - 1);
+    ASSERT_TRUE(one == two + 1 || two == one + 1);
+    ASSERT_OK(store_event_range(st, 1001, &range, &e), e);
+    ASSERT_GT(range.first, 11);
     store_close(st);
 }
 
@@ -393,8 +440,8 @@ TEST(a_reader_that_falls_behind_is_told_what_it_missed)
     ASSERT_TRUE(events_flush(ev, LONG_MS));
     text = read_some(&c);
     ASSERT_TRUE(strncmp(text, "{\"seq\":51,", strlen("{\"seq\":51,")) == 0);
-    ASSERT_CONTAINS(text, "\"kind\":\"gone\",\"detail\":\"events before 52 are not kept any more\","
-                          "\"count\":50}\n{\"seq\":52,");
+    ASSERT_CONTAINS(text, "\"kind\":\"gone\",\"detail\":\"events from 2 to 51 are not "
+                          "kept any more\",\"count\":50}\n{\"seq\":52,");
     call_done(&c);
 
     c = (struct call){ .daemon = &d, .caller = { .admin = true }, .conn_fd = -1, .stop_fd = -1 };

@@ -192,10 +192,30 @@ def test_the_table_is_bounded_and_says_so():
                 d.ok("create", "--name", f"b{i}", "--no-start")
                 d.ok("rm", "-f", f"b{i}")
             f.until("sandbox.remove")
+        # root's own went; the daemon's only one is there, and what is missing between is told
         kept = events(d)
         newest = kept[-1]["seq"]
-        assert newest >= 121 and [v["seq"] for v in kept] == list(range(newest - 99, newest + 1))
-        r = d.sbx("events", "--since", "1")
-        assert r.returncode == 125 and f"the oldest is {newest - 99}" in r.stderr
-        status, _, body = d.request("GET", "/v1/events?since=1")
+        first = newest - 98
+        assert newest >= 121 and [v["seq"] for v in kept] == [1, first - 1, *range(first, newest + 1)]
+        assert [v["kind"] for v in kept[:2]] == ["daemon.start", "gone"] and kept[1]["count"] == first - 2
+        r = d.sbx("events", "--since", "2")
+        assert r.returncode == 125 and f"the next is {first}" in r.stderr
+        status, _, body = d.request("GET", "/v1/events?since=2")
         assert status == 410 and json.loads(body)["error"]["code"] == "events_gone"
+
+
+def test_who_makes_many_loses_his_own():
+    with running(events=100, network=False) as d:
+        d.ok("create", "--name", "hers", "--no-start", uid=ANN)
+        mine = events(d, uid=ANN)
+        for i in range(60):
+            d.ok("create", "--name", "b", "--no-start", uid=BOB)
+            d.ok("rm", "-f", "b", uid=BOB)
+        # hers are all there, from the first one on, and none is said to be missing
+        assert events(d, uid=ANN) == mine and mine[0]["kind"] == "sandbox.create"
+        assert events(d, "--since", "1", uid=ANN) == mine
+        # his are the newest, and he is told
+        his = events(d, uid=BOB)
+        assert 90 <= len(his) < 100 and his[-1]["kind"] == "sandbox.remove"
+        r = d.sbx("events", "--since", "1", uid=BOB)
+        assert r.returncode == 125 and f"the next is {his[0]['seq']}" in r.stderr
