@@ -244,7 +244,7 @@ static int look_events(void)
     struct event_range range;
     struct err e = ERR_INIT;
 
-    ASSERT_OK(store_event_range(st, &range, &e), e);
+    ASSERT_OK(store_event_range(st, -1, &range, &e), e);
     if (range.first == 1 && range.last == 3)
         return 0;
     return range.first == 2 && range.last == 5 && strcmp(range.kind, "sandbox.stopped") == 0 ? 1
