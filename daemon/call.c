@@ -299,6 +299,16 @@ static void log_error(const struct call *c, const struct err *error)
         log_debug(&ctx, "%s %s refused", c->method ? c->method : "?", path);
 }
 
+static bool is_callers(const char *quota)
+{
+    static const enum quota_what own[] = { QUOTA_CONNECTIONS, QUOTA_REQUESTS, QUOTA_REPLIES };
+
+    for (size_t i = 0; quota && i < ARRAY_SIZE(own); i++)
+        if (strcmp(quota, quota_key(own[i])) == 0)
+            return true;
+    return false;
+}
+
 /* Of whom the quota is: a sandbox's are its owner's, whoever asked. */
 void call_tell_quota(const struct call *c, const struct err *error)
 {
@@ -307,7 +317,7 @@ void call_tell_quota(const struct call *c, const struct err *error)
     if (error->code != ERR_QUOTA || !c->daemon)
         return;
     meter_quota(c->daemon->meter, error->quota.name);
-    if (c->vm)
+    if (c->vm && !is_callers(error->quota.name))
         ev.sandbox = vm_id(c->vm);
     else
         ev.uid = &c->caller.id.uid;

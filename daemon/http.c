@@ -466,7 +466,8 @@ static int add_body(struct request *rq, const char *data, size_t len, struct err
         return err_set(e, ERR_TOO_LARGE, "the body is longer than the %zu bytes this route takes",
                        c->route->body_max);
     if (c->raw_len + len + 1 > rq->cap) {
-        size_t cap = 2 * (c->raw_len + len + 1);
+        size_t most = c->route->body_max + 1, cap = 2 * (c->raw_len + len + 1);
+        cap = cap < most ? cap : most;
         char *raw = realloc(c->raw, cap);
         if (!raw)
             return err_nomem(e);

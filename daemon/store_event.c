@@ -215,7 +215,7 @@ int store_event_list(struct store *st, const struct event_query *q, struct event
                      size_t *ret_n, uint64_t *ret_next, struct err *e)
 {
     store_lock(st);
-    autostmt sqlite3_stmt *s = st->stmt[ST_EVENT_LIST];
+    autostmt sqlite3_stmt *s = st->stmt[q->uid >= 0 ? ST_EVENT_LIST_OWN : ST_EVENT_LIST];
     struct event_range range;
     void *rows = NULL;
     size_t n = 0, cap = 0;

@@ -120,8 +120,11 @@
       "SELECT (SELECT min(seq) FROM event), (SELECT seq FROM sqlite_sequence "                    \
       "WHERE name = 'event'), (SELECT kind FROM event ORDER BY seq DESC LIMIT 1)")                \
     X(ST_EVENT_SINCE, "SELECT min(seq) FROM event WHERE time >= ?1")                              \
+    X(ST_EVENT_LIST_OWN, /* by its index: any user may ask, again and again */                    \
+      "SELECT " EVENT_COLUMNS " FROM event WHERE uid = ?2 AND seq >= ?1 AND "                     \
+      "(?3 IS NULL OR sandbox = ?3 OR (?4 AND name = ?3)) ORDER BY seq LIMIT ?5")                 \
     X(ST_EVENT_LIST,                                                                              \
-      "SELECT " EVENT_COLUMNS " FROM event WHERE seq >= ?1 AND (?2 IS NULL OR uid = ?2) AND "     \
+      "SELECT " EVENT_COLUMNS " FROM event WHERE seq >= ?1 AND "                                  \
       "(?3 IS NULL OR sandbox = ?3 OR (?4 AND name = ?3)) ORDER BY seq LIMIT ?5")
 
 enum store_stmt {

@@ -85,7 +85,10 @@ int vm_cgroup_make(struct vm *vm, struct err *e)
         .pids_max = THREADS + vm->row.cpus,
     };
 
-    return vm->vms->cgroups ? cgroup_make(vm->vms->cgroups, vm->id, &l, e) : 0;
+    if (!vm->vms->cgroups || cgroup_make(vm->vms->cgroups, vm->id, &l, e) == 0)
+        return 0;
+    return err_hint(e, "the administrator can have sandboxd look for it anew: "
+                       "systemctl restart sandboxd");
 }
 
 int vm_cgroup_fd(struct vm *vm, int *ret, struct err *e)

@@ -119,10 +119,12 @@ static void tell_to_go_on(struct vm *vm)
 
     if (!has_room(vm))
         return;
-    if (virt_resume(vm->vms->virt, vm->id, &vm->resume, &e) < 0)
-        log_err(LOG_CTX(.sandbox = vm->id, .error = &e), "cannot let the sandbox go on");
-    else
+    if (virt_resume(vm->vms->virt, vm->id, &vm->resume, &e) == 0)
         vm->resume_by = deadline_in(RESUME_MS);
+    else if (e.code == ERR_SANDBOX_STATE)       /* it went down when it was noted */
+        set_stalled(vm, false);
+    else
+        log_err(LOG_CTX(.sandbox = vm->id, .error = &e), "cannot let the sandbox go on");
 }
 
 static void look_at_answer(struct vm *vm)
