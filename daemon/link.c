@@ -2,6 +2,7 @@
 #include "daemon/link.h"
 
 #include "common/auto.h"
+#include "common/io.h"
 #include "common/policy.h"
 #include "daemon/netlink.h"
 
@@ -18,6 +19,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <time.h>
+
+#define DETACH_MS 2000      /* fork() to execve() of another thread */
 
 const uint8_t link_gateway_mac[6] = { 0x02, 0x5b, 0x78, 0, 0, 1 };
 
@@ -184,6 +188,41 @@ static int set_flags(struct mnl_socket *s, int index, unsigned flags, struct err
     return netlink_do(s, h, e, "bring interface %d up", index);
 }
 
+static int on_carrier(const struct nlmsghdr *h, void *arg)
+{
+    const struct nlattr *a;
+
+    mnl_attr_for_each(a, h, sizeof(struct ifinfomsg)) {
+        if (mnl_attr_get_type(a) == IFLA_CARRIER && mnl_attr_get_payload_len(a) == 1)
+            *(bool *)arg = mnl_attr_get_u8(a) != 0;
+    }
+    return MNL_CB_OK;
+}
+
+/* Our descriptor of the tap is closed, but a process that another thread has just forked has one
+ * until it executes its program, and as long nobody else can attach: libvirt's "Device or resource
+ * busy". A tap has a carrier while somebody is attached. Rare, and over in milliseconds. */
+static int await_detached(struct mnl_socket *s, int index, struct err *e)
+{
+    static const struct timespec look = { .tv_nsec = 1000000 };
+    int64_t deadline = deadline_in(DETACH_MS);
+    char buf[NETLINK_MESSAGE];
+    struct ifinfomsg *i;
+
+    for (;;) {
+        bool attached = false;
+        struct nlmsghdr *h = netlink_message(buf, RTM_GETLINK, 0, sizeof(*i), (void **)&i);
+        i->ifi_index = index;
+        if (netlink_get(s, h, on_carrier, &attached, e) < 0)
+            return -1;
+        if (!attached)
+            return 0;
+        if (deadline_left(deadline) == 0)
+            return err_set(e, ERR_NETWORK, "interface %d is held by another process", index);
+        nanosleep(&look, NULL);     /* nobody tells of an interface that is down */
+    }
+}
+
 int link_create(const struct link *l, uid_t owner, struct err *e)
 {
     struct err ignored = ERR_INIT;
@@ -195,7 +234,7 @@ int link_create(const struct link *l, uid_t owner, struct err *e)
     int index = (int)if_nametoindex(l->name);
     if (index == 0)
         return err_sys(e, ERR_NETWORK, errno, "cannot find the interface %s", l->name);
-    if (set_up_tap(s, l, index, e) < 0) {
+    if (set_up_tap(s, l, index, e) < 0 || await_detached(s, index, e) < 0) {
         link_delete(l->name, &ignored);
         return -1;
     }

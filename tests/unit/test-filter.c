@@ -16,12 +16,18 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <pthread.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static const struct subnet net = { 0x0ad10000, 16 };
@@ -105,6 +111,49 @@ TEST(taps_come_and_go)
     ASSERT_OK(link_delete(l.name, &e), e);
     ASSERT_OK(link_delete(l.name, &e), e);
     ASSERT_TRUE(!link_exists(l.name));
+    filter_close(f);
+}
+
+/* Processes that have all our descriptors for a while, as one has between fork() and execve(). */
+static void *fork_on(void *arg)
+{
+    atomic_bool *stop = arg;
+
+    while (!atomic_load(stop)) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            usleep(20000);
+            _exit(0);
+        }
+        usleep(5000);
+        while (waitpid(-1, NULL, WNOHANG) > 0) {
+        }
+    }
+    while (waitpid(-1, NULL, 0) > 0) {
+    }
+    return NULL;
+}
+
+TEST(a_tap_is_free_to_be_attached_to_whatever_is_forked_meanwhile)
+{
+    struct filter *f = begin();
+    struct err e = ERR_INIT;
+    atomic_bool stop = false;
+    pthread_t forker;
+
+    ASSERT_EQ(pthread_create(&forker, NULL, fork_on, &stop), 0);
+    for (int i = 0; i < 20; i++) {
+        struct link l = new_link(0);
+        struct ifreq ifr = { .ifr_flags = IFF_TAP | IFF_NO_PI };
+        memcpy(ifr.ifr_name, l.name, sizeof(ifr.ifr_name));
+        int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+        ASSERT_GE(fd, 0);
+        ASSERT_EQ(ioctl(fd, TUNSETIFF, &ifr), 0);
+        close(fd);
+        ASSERT_OK(link_delete(l.name, &e), e);
+    }
+    atomic_store(&stop, true);
+    pthread_join(forker, NULL);
     filter_close(f);
 }
 
