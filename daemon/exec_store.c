@@ -235,7 +235,7 @@ static void store_job(void *ctx, const char *id, const char *detail)
     t->posted = false; /* what becomes dirty from here on is posted again */
     pthread_mutex_unlock(&t->lock);
     while (!failed && (x = next_dirty(t, &row, &version))) {
-        failed = (row.state && fault_at(FAULT_EXEC_EXIT, &e) < 0) ||
+        failed = (row.state && fault_at(FAULT_EXEC_END, &e) < 0) ||
                  store_exec_update(t->deps.store, &row, &e) < 0;
         if (failed) {
             store_failed(t, x, &e);

@@ -66,7 +66,7 @@
     X(FAULT_EXEC_OUTPUT,   "exec.output",     "output has come")                                  \
     X(FAULT_EXEC_COUNT,    "exec.count",      "output is in its file, its header does not say so") \
     X(FAULT_EXEC_CREDIT,   "exec.credit",     "output is kept, the guest was not told")           \
-    X(FAULT_EXEC_EXIT,     "exec.exit",       "the guest has said how it ended, its row does not") \
+    X(FAULT_EXEC_END,      "exec.end",        "the guest has said how it ended, its row does not") \
     X(FAULT_EXEC_FORGET,   "exec.forget",     "its row says how it ended, the guest keeps it yet") \
     X(FAULT_EXEC_OLD,      "exec.old",        "the row of an old one is gone, its output is not") \
     X(FAULT_STOP_ROW,      "stop.row",        "a stop was asked for")                             \

@@ -263,7 +263,7 @@ class RemoveStopped(Remove):
 
 
 class Exec(Operation):
-    points = under("key")[:1] + under("exec")[:5] + under("key")[1:] + ["exec.exit", "exec.forget"]
+    points = under("key")[:1] + under("exec")[:5] + under("key")[1:] + ["exec.end", "exec.forget"]
 
     def before(self):
         self.round += 1
