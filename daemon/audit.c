@@ -97,6 +97,14 @@ static int write_line(struct audit *a, const char *text, size_t len, struct err 
     return 0;
 }
 
+int audit_line(const struct api_audit_record *r, struct sbuf *line, struct err *e)
+{
+    if (json_encode(api_audit_record_table, r, line, e) < 0)
+        return -1;
+    sbuf_chr(line, '\n');
+    return line->failed ? err_set(e, ERR_INTERNAL, "a record of the audit log is too long") : 0;
+}
+
 /* The next record of the chain. */
 static int append(struct audit *a, struct api_audit_record *r, struct err *e)
 {
@@ -107,13 +115,10 @@ static int append(struct audit *a, struct api_audit_record *r, struct err *e)
     r->seq = a->seq + 1;
     r->time = now_real_us();
     r->prev = prev;
-    int rc = json_encode(api_audit_record_table, r, &line, e);
+    int rc = audit_line(r, &line, e);
     r->prev = NULL;
     if (rc < 0)
         return -1;
-    sbuf_chr(&line, '\n');
-    if (line.failed)
-        return err_set(e, ERR_INTERNAL, "a record of the audit log is too long");
     if (fault_at(FAULT_AUDIT_WRITE, e) < 0 || write_line(a, sbuf_str(&line), line.len, e) < 0)
         return -1;
     fault_here(FAULT_AUDIT_SYNC);

@@ -19,6 +19,7 @@
 #include <sys/types.h>
 
 struct audit;
+struct sbuf;
 
 enum audit_mode {
     AUDIT_REQUIRED,         /* what cannot be recorded is refused */
@@ -53,6 +54,8 @@ void audit_release(struct audit *a, unsigned records);
  * the spare. ERR_NO_SPACE, or ERR_UNAVAILABLE with the cause. What fails is
  * counted, and the next record that can be written is one of kind "lost" in front. */
 int audit_write(struct audit *a, struct api_audit_record *r, bool reserved, struct err *e);
+/* Appends a record as a line of the log, with its newline; `line` is new. */
+int audit_line(const struct api_audit_record *r, struct sbuf *line, struct err *e);
 /* To the disk. After a failure nothing can be recorded until the next start: the kernel may have
  * thrown away what it could not write. */
 int audit_sync(struct audit *a, struct err *e);

@@ -89,13 +89,10 @@ int audit_beside_add(const char *dir, struct api_audit_record *r, struct err *e)
     r->seq = 1;                 /* both are given by the daemon, and needed in a record */
     r->prev = none;
     r->waited = (struct api_audit_waited){ .present = true, .since = now_real_us() };
-    int rc = json_encode(api_audit_record_table, r, &line, e);
+    int rc = audit_line(r, &line, e);
     r->prev = NULL;
     if (rc < 0)
         return -1;
-    sbuf_chr(&line, '\n');
-    if (line.failed)
-        return err_set(e, ERR_INTERNAL, "a record of the audit log is too long");
     autoclose int fd = open_queue(dir, O_CREAT | O_APPEND, e);
     return fd < 0 || lock(fd, e) < 0 ? -1 : add_line(fd, sbuf_str(&line), line.len, e);
 }

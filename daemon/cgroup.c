@@ -97,15 +97,25 @@ int cgroup_self(struct sbuf *path, struct err *e)
     return path->failed ? err_nomem(e) : 0;
 }
 
-int cgroup_step_aside(const char *dir, struct err *e)
+/* A control group that is there; the caller closes it. */
+static int open_there(const char *dir, struct err *e)
 {
     struct statfs fs;
-    autoclose int own = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    autoclose int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-    if (own < 0 || fstatfs(own, &fs) < 0)
+    if (fd < 0 || fstatfs(fd, &fs) < 0)
         return err_sys(e, ERR_UNAVAILABLE, errno, "cannot open %s", dir);
     if (fs.f_type != CGROUP2_SUPER_MAGIC)
-        return err_set(e, ERR_UNAVAILABLE, "%s is no control group of version 2", dir);
+        return err_set(e, ERR_UNAVAILABLE, "%s has no control groups of version 2", dir);
+    return take_fd(&fd);
+}
+
+int cgroup_step_aside(const char *dir, struct err *e)
+{
+    autoclose int own = open_there(dir, e);
+
+    if (own < 0)
+        return -1;
     autoclose int aside = make_group(own, "keeper", e);
     return aside < 0 ? -1 : write_file(aside, "cgroup.procs", "0", e);
 }
@@ -113,20 +123,15 @@ int cgroup_step_aside(const char *dir, struct err *e)
 int cgroup_open(const char *dir, struct cgroups **ret, struct err *e)
 {
     const char *name = strrchr(dir, '/');
-    struct statfs fs;
 
     if (!name || name == dir || !name[1])
         return err_set(e, ERR_UNAVAILABLE, "%s cannot be a control group", dir);
     autofree char *parent = strndup(dir, (size_t)(name - dir));
     if (!parent)
         return err_nomem(e);
-    autoclose int root = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    autoclose int root = open_there(parent, e);
 
-    if (root < 0 || fstatfs(root, &fs) < 0)
-        return err_sys(e, ERR_UNAVAILABLE, errno, "cannot open %s", parent);
-    if (fs.f_type != CGROUP2_SUPER_MAGIC)
-        return err_set(e, ERR_UNAVAILABLE, "%s has no control groups of version 2", parent);
-    if (give_on(root, e) < 0)
+    if (root < 0 || give_on(root, e) < 0)
         return -1;
     autoclose int own = make_group(root, name + 1, e);
     if (own < 0 || give_on(own, e) < 0)

@@ -273,6 +273,10 @@ class Daemon:
         return d
 
 
+def look(d, name):
+    return d.get(f"/v1/sandboxes/{name}")
+
+
 def wait_until(condition, seconds=60, what="condition"):
     """For what tells nobody: looks every few milliseconds, bounded."""
     deadline = time.monotonic() + seconds

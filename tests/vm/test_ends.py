@@ -16,7 +16,7 @@ import time
 
 import pytest
 from hostview import in_network
-from sandboxd import alive, kill_all, running, wait_until
+from sandboxd import alive, kill_all, look, running, wait_until
 
 LONG = 120      # seconds that something may take on a busy machine
 POWER_OFF = "echo o > /proc/sysrq-trigger; sleep 100"
@@ -26,10 +26,6 @@ POWER_OFF = "echo o > /proc/sysrq-trigger; sleep 100"
 def daemon():
     with running(default_policy="none", log_level="notice") as d:
         yield d
-
-
-def look(d, name):
-    return d.get(f"/v1/sandboxes/{name}")
 
 
 def stopped(d, name):

@@ -9,7 +9,7 @@ import signal
 import time
 
 import pytest
-from sandboxd import alive, running, wait_until
+from sandboxd import alive, look, running, wait_until
 
 LONG = 120      # seconds that something may take on a busy machine
 
@@ -18,10 +18,6 @@ LONG = 120      # seconds that something may take on a busy machine
 def daemon():
     with running(default_policy="none", log_level="notice") as d:
         yield d
-
-
-def look(d, name):
-    return d.get(f"/v1/sandboxes/{name}")
 
 
 def timestamp(text):
