@@ -31,7 +31,7 @@ class Process:
                       if os.readlink(f"/proc/{pid}/ns/{n}") != os.readlink(f"/proc/{daemon.process.pid}/ns/{n}")}
         self.files = []
         for n in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(FileNotFoundError):        # closed since
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):    # closed since
                 self.files.append(os.readlink(f"/proc/{pid}/fd/{n}").replace(daemon.dir, "D"))
 
     def caps(self, which):
