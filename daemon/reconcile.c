@@ -22,6 +22,7 @@
 #include "common/log.h"
 #include "common/name.h"
 #include "daemon/fault.h"
+#include "daemon/notify.h"
 #include "daemon/strays.h"
 #include "daemon/vm_priv.h"
 
@@ -33,6 +34,9 @@
 /* libvirt ends those that have powered off as soon as it is opened, and says so. One that is gone
  * has so long until its word has come; all of them together, from the first on. */
 #define WORD_MS 2000
+
+/* libvirt waits for a QEMU that will not end; the service manager has to know that it is not us. */
+#define ONE_SECONDS 60
 
 static const char gone_reason[] = "it ended while sandboxd was not running";
 static const char off_reason[] = "it powered off while sandboxd was not running";
@@ -218,6 +222,7 @@ static int drop_foreign_domains(struct vms *v, struct err *e)
         struct vm *vm = r == 0 ? vms_get(v, ids[i]) : NULL;
         if (r == 0 && !vm) {
             log_warn(LOG_CTX(.sandbox = ids[i]), "a virtual machine without a row: ended");
+            notify_extend(ONE_SECONDS);
             r = virt_destroy(v->virt, ids[i], e);
         }
         vm_unref(vm);
@@ -351,6 +356,7 @@ int vms_reconcile(struct vms *v, struct err *e)
     int64_t word_by = deadline_in(WORD_MS);
     for (size_t i = 0; i < n; i++) {        /* one broken sandbox must not keep the others away */
         struct err one = ERR_INIT;
+        notify_extend(ONE_SECONDS);
         if (fault_at(FAULT_REPAIR_ONE, &one) < 0 || settle(list[i], word_by, &one) < 0) {
             give_up(list[i], &one);
             given_up++;

@@ -5,7 +5,8 @@
  * news, and takes the lifecycle job when it is free. When it is not, its holder knows what it does,
  * and vm_job_end() posts again if the sandbox is left running on a domain that is gone. What is not
  * clear at once, why a share is gone or a machine stands still, is only noted, and decided by the
- * next sweep.
+ * next sweep. A machine that is still there is ended by a thread of the keeper's: its QEMU may be
+ * in its guest's hands, and take its time.
  */
 #include "common/auto.h"
 #include "common/io.h"
@@ -42,6 +43,7 @@ static bool try_job(struct vm *vm)
     return vm_job_begin(vm, now_mono_ms(), &e) == 0;
 }
 
+/* Of a machine that libvirt has not any more, so there is nothing to wait for. */
 static void end_as_stopped(struct vm *vm, enum life_end how, const char *reason)
 {
     struct err e = ERR_INIT;
@@ -53,7 +55,7 @@ static void end_as_stopped(struct vm *vm, enum life_end how, const char *reason)
     if (vm_set_stopped(vm, reason, &e) < 0)
         log_err(LOG_CTX(.sandbox = vm->id, .error = &e), "cannot note that the sandbox stopped");
     vm_tell(vm, EVENT_STOPPED, reason);
-    log_notice(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid), "sandbox '%s' stopped: %s",
+    log_notice(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid), "sandbox '%s' is stopped: %s",
                vm->row.name, reason);
 }
 
@@ -125,27 +127,6 @@ void vm_job_share_gone(void *ctx, const char *id, const char *detail)
     pthread_mutex_unlock(&vm->lock);
 }
 
-/* One whose machine runs has lost its share; one whose machine ends will be told of by libvirt, and
- * is given up only if that word does not come. */
-static void end_without_share(struct vm *vm, int64_t gone_ms)
-{
-    struct err e = ERR_INIT;
-    bool paused = false;
-
-    if (!try_job(vm))
-        return;
-    bool runs = virt_exists(vm->vms->virt, vm->id, &paused, &e) == 1 && !paused;
-    if (share_alive(&vm->share)) {              /* news of one before it */
-        pthread_mutex_lock(&vm->lock);
-        vm->share_gone_at = 0;
-        pthread_mutex_unlock(&vm->lock);
-    } else if (vm->row.state == VM_RUNNING && !vm->domain_gone &&
-               (runs || gone_ms >= SHARE_WORD_MS)) {
-        end_as_stopped(vm, LIFE_FAILED, "the file share process ended");
-    }
-    vm_job_end(vm);
-}
-
 void vm_job_paused(void *ctx, const char *id, const char *detail)
 {
     autotype(vmref) struct vm *vm = vms_get(ctx, id);
@@ -158,31 +139,75 @@ void vm_job_paused(void *ctx, const char *id, const char *detail)
     log_notice(LOG_CTX(.sandbox = id), "the virtual machine is paused");
 }
 
-/* One that cannot go on is stopped; one that an administrator has paused is his. */
-static void end_paused(struct vm *vm)
+/* One whose machine runs has lost its share; one whose machine ends will be told of by libvirt, and
+ * is given up only if that word does not come. */
+static bool has_lost_share(struct vm *vm, int64_t gone_ms)
 {
-    static const char *const halted[] = {   /* NULL: it may go on */
-        [VIRT_PAUSE_WATCHDOG] = "the virtual machine was halted by its watchdog",
-        [VIRT_PAUSE_PANIC] = "the virtual machine was halted, as its kernel panicked",
-        [VIRT_PAUSE_FAULT] = "the virtual machine was halted, QEMU could not go on with it",
+    struct err e = ERR_INIT;
+    bool paused = false;
+
+    if (share_alive(&vm->share)) {              /* news of one before it */
+        pthread_mutex_lock(&vm->lock);
+        vm->share_gone_at = 0;
+        pthread_mutex_unlock(&vm->lock);
+        return false;
+    }
+    return gone_ms >= SHARE_WORD_MS ||
+           (virt_exists(vm->vms->virt, vm->id, &paused, &e) == 1 && !paused);
+}
+
+/* One that cannot go on; one that an administrator has paused is his. */
+static const struct vm_broken *is_halted(struct vm *vm)
+{
+    static const struct vm_broken halted[] = {  /* without a word: it may go on */
+        [VIRT_PAUSE_WATCHDOG] = { "halted", "the virtual machine was halted by its watchdog" },
+        [VIRT_PAUSE_PANIC] = { "halted", "the virtual machine was halted, as its kernel panicked" },
+        [VIRT_PAUSE_FAULT] = { "halted",
+                               "the virtual machine was halted, QEMU could not go on with it" },
     };
-    static_assert(ARRAY_SIZE(halted) == VIRT_PAUSE_MAX, "a word for each");
+    static_assert(ARRAY_SIZE(halted) == VIRT_PAUSE_MAX, "one for each");
     enum virt_pause why = VIRT_NOT_PAUSED;
     struct err e = ERR_INIT;
-
-    if (!try_job(vm))
-        return;
     int r = virt_pause(vm->vms->virt, vm->id, &why, &e);
+
     if (r == 0 || (r == 1 && why == VIRT_PAUSE_DISK)) {
         pthread_mutex_lock(&vm->lock);
         vm->paused = false;
         pthread_mutex_unlock(&vm->lock);
-    } else if (r == 1 && vm->row.state == VM_RUNNING && halted[why]) {
-        end_as_stopped(vm, LIFE_FAILED, halted[why]);
     }
-    vm_job_end(vm);
-    if (why == VIRT_PAUSE_DISK)
-        vm_job_stalled(vm->vms, vm->id, "");
+    if (r == 1 && why == VIRT_PAUSE_DISK)
+        worker_post(vm->vms->worker, vm_job_stalled, vm->vms, vm->id, NULL);
+    return r == 1 && halted[why].word ? &halted[why] : NULL;
+}
+
+const struct vm_broken *vm_broken(struct vm *vm)
+{
+    static const struct vm_broken
+        silent = { "silent", "its QEMU did not answer when there was room again" },
+        shareless = { "share", "the file share process ended" };
+
+    pthread_mutex_lock(&vm->lock);
+    bool runs = vm->row.state == VM_RUNNING && !vm->domain_gone;
+    bool paused = vm->paused, is_silent = vm->silent;
+    int64_t at = vm->share_gone_at;
+    pthread_mutex_unlock(&vm->lock);
+    int64_t gone_ms = now_mono_ms() - at;
+    if (!runs)
+        return NULL;
+    if (is_silent)
+        return &silent;
+    if (at && gone_ms >= SHARE_SETTLE_MS && has_lost_share(vm, gone_ms))
+        return &shareless;
+    return paused ? is_halted(vm) : NULL;
+}
+
+/* Most are well, and keep their job. */
+static bool may_be_broken(struct vm *vm)
+{
+    pthread_mutex_lock(&vm->lock);
+    bool may = vm->row.state == VM_RUNNING && (vm->share_gone_at || vm->paused || vm->silent);
+    pthread_mutex_unlock(&vm->lock);
+    return may;
 }
 
 void vm_events_sweep(struct vms *v)
@@ -191,16 +216,12 @@ void vm_events_sweep(struct vms *v)
     struct vm **list = vms_snapshot(v, &n);
 
     for (size_t i = 0; i < n; i++) {
-        pthread_mutex_lock(&list[i]->lock);
-        bool runs = list[i]->row.state == VM_RUNNING;
-        bool paused = list[i]->paused;
-        int64_t at = list[i]->share_gone_at;
-        pthread_mutex_unlock(&list[i]->lock);
-        int64_t gone_ms = now_mono_ms() - at;
-        if (runs && at && gone_ms >= SHARE_SETTLE_MS)
-            end_without_share(list[i], gone_ms);
-        else if (runs && paused)
-            end_paused(list[i]);
+        if (!may_be_broken(list[i]) || !try_job(list[i]))
+            continue;
+        bool broken = vm_broken(list[i]) != NULL;
+        vm_job_end(list[i]);
+        if (broken)
+            vm_keep_end(list[i]);
     }
     vms_snapshot_done(list, n);
 }

@@ -58,7 +58,7 @@ enum work {
     WORK_START,                 /* by its policy */
     WORK_STOP_TTL,
     WORK_STOP_IDLE,
-    WORK_END_SILENT,            /* vm_stall.c */
+    WORK_END_BROKEN,            /* vm_broken() */
 };
 
 struct task {
@@ -295,23 +295,21 @@ static void stop_now(struct vm *vm, enum work why)
 }
 
 /* Its power is cut; for its policy that is a crash. */
-static void end_silent(struct vm *vm)
+static void end_broken(struct vm *vm)
 {
-    static const char reason[] = "its QEMU did not answer when there was room again";
+    const struct vm_broken *b = vm_broken(vm);
     struct err e = ERR_INIT;
 
-    pthread_mutex_lock(&vm->lock);
-    bool silent = vm->silent;
-    pthread_mutex_unlock(&vm->lock);
-    if (!silent)
+    if (!b)
         return;
+    vm_log_line(vm, b->reason, strlen(b->reason));
     vm_life_ended(vm, LIFE_FAILED);
-    int r = vm_stop_job(vm, 0, reason, &e);
-    record(vm, "sandbox.stop", "silent", r, &e);
+    int r = vm_stop_job(vm, 0, b->reason, &e);
+    record(vm, "sandbox.stop", b->word, r, &e);
     if (r == 0)
         return;
-    log_err(LOG_CTX(.sandbox = vm->id, .error = &e), "cannot end sandbox '%s', whose QEMU does not "
-                                                     "answer", vm->row.name);
+    log_err(LOG_CTX(.sandbox = vm->id, .error = &e), "cannot end sandbox '%s', which is broken: %s",
+            vm->row.name, b->reason);
     pthread_mutex_lock(&vm->lock);
     vm->row.retry = false;
     pthread_mutex_unlock(&vm->lock);
@@ -378,8 +376,8 @@ static void act(struct task *t)
     if (keeps_on(t->v->keeper)) {
         if (t->work == WORK_START && vm->row.state == VM_STOPPED && vm->row.retry)
             start_now(vm);
-        else if (t->work == WORK_END_SILENT && vm->row.state == VM_RUNNING)
-            end_silent(vm);
+        else if (t->work == WORK_END_BROKEN && vm->row.state == VM_RUNNING)
+            end_broken(vm);
         else if (t->work != WORK_START && vm->row.state == VM_RUNNING)
             stop_now(vm, t->work);
     }
@@ -467,13 +465,13 @@ static void send_thread(struct vms *v, struct vm *vm, enum work work)
     }
 }
 
-void vm_keep_end_silent(struct vm *vm)
+void vm_keep_end(struct vm *vm)
 {
     pthread_mutex_lock(&vm->lock);
     bool kept = vm->kept;
     pthread_mutex_unlock(&vm->lock);
     if (!kept)
-        send_thread(vm->vms, vm, WORK_END_SILENT);
+        send_thread(vm->vms, vm, WORK_END_BROKEN);
 }
 
 /* --- looking: the worker --- */

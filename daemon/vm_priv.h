@@ -170,9 +170,12 @@ void vms_on_virt(void *arg, const char *id, enum virt_event ev, const char *deta
 void vm_job_domain_gone(void *ctx, const char *id, const char *detail);              /* worker */
 void vm_job_share_gone(void *ctx, const char *id, const char *detail);               /* worker */
 void vm_job_paused(void *ctx, const char *id, const char *detail);                   /* worker */
-/* Worker: stops those whose share has ended while their machine runs, or whose machine was halted
- * for good. */
-void vm_events_sweep(struct vms *v);
+/* Why a sandbox that runs cannot go on, though libvirt still has its machine. `word` is for the
+ * audit log, `reason` for people. */
+struct vm_broken { const char *word, *reason; };
+/* NULL: it can go on, or that is not known yet. Asks nothing of QEMU. Job holder; any thread. */
+const struct vm_broken *vm_broken(struct vm *vm);
+void vm_events_sweep(struct vms *v);            /* worker: has those ended (vm_keep_end()) */
 
 /* --- a full disk of the host (vm_stall.c) --- */
 extern const char vm_stall_reason[];
@@ -196,9 +199,9 @@ int vm_keep_new(struct keeper **ret, struct err *e);
 void vm_keep_release(struct vms *v);
 void vm_keep_free(struct keeper *k);            /* NULL is fine */
 void vm_keep_sweep(struct vms *v);              /* worker */
-/* Ends a sandbox that is `silent`, if it still is when there is a thread for that; to be said again
+/* Ends a sandbox that is broken, if it still is when there is a thread for that; to be said again
  * until it has ended. Worker. */
-void vm_keep_end_silent(struct vm *vm);
+void vm_keep_end(struct vm *vm);
 /* Job holder; all change the row in memory only. */
 void vm_life_started(struct vm *vm);
 void vm_life_adopted(struct vm *vm);

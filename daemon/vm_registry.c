@@ -200,8 +200,8 @@ int vms_info(struct vms *v, struct vms_info *ret, struct err *e)
 static void sweep_job(void *ctx, const char *id, const char *detail)
 {
     vm_log_sweep(ctx);
-    vm_events_sweep(ctx);
     vm_stall_sweep(ctx);
+    vm_events_sweep(ctx);
     vm_keep_sweep(ctx);
 }
 

@@ -133,10 +133,8 @@ static void look_at_answer(struct vm *vm)
     int answer = virt_ask_answer(vm->resume, &e);
 
     if (answer == 0) {
-        if (is_stalled(vm) && now_mono_ms() >= vm->resume_by) {
-            set_silent(vm, true);
-            vm_keep_end_silent(vm);
-        }
+        if (is_stalled(vm) && now_mono_ms() >= vm->resume_by)
+            set_silent(vm, true);       /* and is ended for that (vm_broken()) */
         return;
     }
     virt_ask_free(vm->resume);

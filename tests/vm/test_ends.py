@@ -75,6 +75,27 @@ def test_a_share_that_dies_ends_its_sandbox(daemon):
     kill_all(of_sandbox(d, "live", "virtiofsd"))
     assert stopped(d, "live")["reason"] == reason and ends(d, "live") == [reason]
     d.ok("rm", "-f", "live")
+
+
+def test_a_machine_that_is_slow_to_end_holds_up_nobody(daemon):
+    """A QEMU may be in its guest's hands, and ignore that it is to end. Others' ends are heard of,
+    and dealt with, before libvirt has killed it."""
+    d = daemon
+    names = ["other", "slow"]
+    for name in names:
+        d.ok("create", "--name", name, "--workspace", d.workspace())
+    os.kill(of_sandbox(d, "slow", "qemu-system")[0], signal.SIGSTOP)
+    kill_all(of_sandbox(d, "slow", "virtiofsd"))
+    wait_until(lambda: look(d, "slow")["state"] == "stopping", LONG, "its end to begin")
+    kill_all(of_sandbox(d, "other", "qemu-system"))
+    assert stopped(d, "slow")["reason"] == "the file share process ended"
+    told = [json.loads(v) for v in d.ok("events", "--json").splitlines()]
+    assert [v["name"] for v in told if v["kind"] == "sandbox.stopped" and v["name"] in names] == ["other", "slow"]
+    records = [json.loads(r) for r in d.ok("audit", "--json").splitlines()]
+    assert [r["target"] for r in records if r.get("name") == "slow" and r.get("action") == "sandbox.stop"] == ["share"]
+    d.ok("rm", "-f", *names)
+
+
 def test_a_share_that_died_while_no_daemon_was_there(daemon):
     d = daemon
     reason = "the file share process ended while sandboxd was not running"
