@@ -23,14 +23,14 @@
 
 struct event_stream {
     const struct call *call;    /* borrowed: it outlives its reply */
-    struct event_query query;   /* from: the next number to look at */
+    struct event_query query;   /* from: the next number to look at. range_of: whose events are
+                                 * read; -1: all, and holes are told */
     char *ref;                  /* owned: query.sandbox */
-    int64_t owner;              /* whose events are read; -1: all, and holes are told */
     uint64_t next;              /* number behind the last line */
     uint64_t last;              /* where to stop when not following */
     bool follow;
-    struct event_row *rows;     /* owned: a page, of which `at` are written */
-    size_t n, at;
+    struct event_page page;     /* of which `at` are written */
+    size_t at;
 };
 
 /* --- lines --- */
@@ -71,28 +71,23 @@ static int put_gone(struct event_stream *s, struct sbuf *b, uint64_t first)
 static int next_page(struct event_stream *s, struct sbuf *b)
 {
     struct err e = ERR_INIT;
-    struct event_range range;
-    struct store *st = s->call->daemon->store;
+    struct event_page *p = &s->page;
 
-    event_rows_done(take_ptr(s->rows), s->n);
-    s->n = s->at = 0;
+    event_rows_done(take_ptr(p->rows), p->n);
+    p->n = s->at = 0;
     if (!s->follow && s->query.from > s->last)
         return 0;
-    if (store_event_range(st, s->owner, &range, &e) < 0)
+    if (store_event_list(s->call->daemon->store, &s->query, p, &e) < 0)
         return -1;
-    if (s->query.from < range.first) {
+    if (s->query.from < p->range.first) {
         s->next = s->query.from;
-        s->query.from = range.first;
-        if (put_gone(s, b, range.first) < 0)
+        if (put_gone(s, b, p->range.first) < 0)
             return -1;
     }
-    uint64_t next;
-    if (store_event_list(st, &s->query, &s->rows, &s->n, &next, &e) < 0)
-        return -1;
-    while (!s->follow && s->n && s->rows[s->n - 1].seq > s->last)
-        event_row_done(&s->rows[--s->n]);
-    s->query.from = next;
-    return s->n > 0;
+    while (!s->follow && p->n && p->rows[p->n - 1].seq > s->last)
+        event_row_done(&p->rows[--p->n]);
+    s->query.from = p->next;
+    return p->n > 0;
 }
 
 static bool is_more(struct event_stream *s)
@@ -109,9 +104,9 @@ static int64_t stream_read(void *arg, char *buf, size_t cap)
     autosbuf struct sbuf b = SBUF(cap);
 
     for (;;) {
-        while (s->at < s->n && b.len + LINE_MAX < cap) {
-            const struct event_row *r = &s->rows[s->at];
-            bool hole = s->owner < 0 && !s->query.sandbox && r->seq > s->next;
+        while (s->at < s->page.n && b.len + LINE_MAX < cap) {
+            const struct event_row *r = &s->page.rows[s->at];
+            bool hole = s->query.range_of < 0 && !s->query.sandbox && r->seq > s->next;
             if (hole ? put_gone(s, &b, r->seq) < 0 : put_row(&b, r) < 0)
                 return -1;
             if (hole)
@@ -119,7 +114,7 @@ static int64_t stream_read(void *arg, char *buf, size_t cap)
             s->next = r->seq + 1;
             s->at++;
         }
-        if (s->at < s->n)
+        if (s->at < s->page.n)
             break;
         if (b.len == 0 && s->follow && !is_more(s)) {
             if (call_wait_gone(s->call, -1, FOLLOW_MS, NULL))
@@ -144,7 +139,7 @@ static void stream_free(void *arg)
 {
     struct event_stream *s = arg;
 
-    event_rows_done(s->rows, s->n);
+    event_rows_done(s->page.rows, s->page.n);
     free(s->ref);
     free(s);
 }
@@ -186,24 +181,22 @@ static int find_sandbox(struct call *c, struct event_stream *s, struct err *e)
     const char *ref = call_query(c, "sandbox");
     struct event_query q = { .uid = s->query.uid, .sandbox = ref, .or_name = true, .most = 1 };
     struct err no = ERR_INIT;
-    struct event_row *rows = NULL;
+    struct event_page page;
     struct vm *vm = NULL;
-    uint64_t next;
-    size_t n = 0;
 
     if (!ref)
         return 0;
     if (vms_find(c->daemon->vms, &c->caller, ref, &vm, &no) == 0) {
         s->ref = strdup(vm_id(vm));
-        s->owner = vm_uid(vm);
+        s->query.range_of = vm_uid(vm);
         vm_unref(vm);
     } else {
-        if (store_event_list(c->daemon->store, &q, &rows, &n, &next, e) < 0)
+        if (store_event_list(c->daemon->store, &q, &page, e) < 0)
             return -1;
-        if (n > 0)
-            s->owner = rows[0].uid;
-        event_rows_done(rows, n);
-        if (n == 0) {
+        if (page.n > 0)
+            s->query.range_of = page.rows[0].uid;
+        event_rows_done(page.rows, page.n);
+        if (page.n == 0) {
             *e = no;
             return -1;
         }
@@ -218,17 +211,15 @@ static int find_sandbox(struct call *c, struct event_stream *s, struct err *e)
 static int first_from(struct call *c, struct event_range *range, struct err *e)
 {
     struct event_query q = { .uid = -1, .most = 1 };
-    struct event_row *rows = NULL;
-    uint64_t next;
-    size_t n = 0;
+    struct event_page page;
 
     if (!call_query(c, "since") || !parse_u64(call_query(c, "since"), 0, INT64_MAX, &q.from) ||
         q.from > range->last)
         return 0;
-    if (store_event_list(c->daemon->store, &q, &rows, &n, &next, e) < 0)
+    if (store_event_list(c->daemon->store, &q, &page, e) < 0)
         return -1;
-    range->first = n > 0 ? rows[0].seq : range->last + 1;
-    event_rows_done(rows, n);
+    range->first = page.n > 0 ? page.rows[0].seq : range->last + 1;
+    event_rows_done(page.rows, page.n);
     return 0;
 }
 
@@ -238,8 +229,9 @@ static int begin(struct call *c, struct event_stream *s, struct err *e)
     uint64_t from = 0;
 
     if (find_sandbox(c, s, e) < 0 ||
-        store_event_range(c->daemon->store, s->owner, &range, e) < 0 ||
-        (s->owner < 0 && first_from(c, &range, e) < 0) || parse_since(c, &range, &from, e) < 0)
+        store_event_range(c->daemon->store, s->query.range_of, &range, e) < 0 ||
+        (s->query.range_of < 0 && first_from(c, &range, e) < 0) ||
+        parse_since(c, &range, &from, e) < 0)
         return -1;
     s->last = range.last;
     s->next = s->query.from = from ? from : range.first;
@@ -257,8 +249,8 @@ int h_events(struct call *c, struct err *e)
     struct event_stream *s = calloc(1, sizeof(*s));
     if (!s)
         return err_nomem(e);
-    *s = (struct event_stream){ .call = c, .follow = follow, .owner = uid,
-                                .query = { .most = PAGE, .uid = uid } };
+    *s = (struct event_stream){ .call = c, .follow = follow,
+                                .query = { .most = PAGE, .uid = uid, .range_of = uid } };
     if (begin(c, s, e) < 0) {
         stream_free(s);
         return -1;

@@ -187,11 +187,17 @@ struct event_query {
     int64_t uid;            /* of this owner; -1: any, and none */
     const char *sandbox;    /* id; NULL any */
     bool or_name;           /* `sandbox` may be a name as well */
+    int64_t range_of;       /* whose range is told, as by store_event_range() */
     size_t most;
 };
-/* In their order. *ret_next: where to go on, behind all that was looked at. */
-int store_event_list(struct store *st, const struct event_query *q, struct event_row **ret,
-                     size_t *ret_n, uint64_t *ret_next, struct err *e);
+struct event_page {
+    struct event_row *rows; /* owned, in their order: event_rows_done() */
+    size_t n;
+    uint64_t next;          /* where to go on, behind all that was looked at */
+    struct event_range range;   /* of the same moment */
+};
+int store_event_list(struct store *st, const struct event_query *q, struct event_page *ret,
+                     struct err *e);
 
 /* What the daemon has chosen for itself. *ret owned; NULL: nothing yet. */
 int store_choice_get(struct store *st, const char *key, char **ret, struct err *e);

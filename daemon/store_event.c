@@ -168,9 +168,9 @@ static int read_range(struct store *st, struct event_range *ret, struct err *e)
     return 0;
 }
 
-int store_event_range(struct store *st, int64_t uid, struct event_range *ret, struct err *e)
+/* With the lock. */
+static int range_of(struct store *st, int64_t uid, struct event_range *ret, struct err *e)
 {
-    store_lock(st);
     autostmt sqlite3_stmt *s = st->stmt[ST_EVENT_GONE];
 
     if (read_range(st, ret, e) < 0)
@@ -182,6 +182,12 @@ int store_event_range(struct store *st, int64_t uid, struct event_range *ret, st
         return -1;
     ret->first = (uint64_t)sqlite3_column_int64(s, 0) + 1;
     return 0;
+}
+
+int store_event_range(struct store *st, int64_t uid, struct event_range *ret, struct err *e)
+{
+    store_lock(st);
+    return range_of(st, uid, ret, e);
 }
 
 int store_event_since(struct store *st, int64_t time, uint64_t *ret_seq, struct err *e)
@@ -211,12 +217,11 @@ static int read_row(sqlite3_stmt *s, struct event_row *r, struct err *e)
                : 0;
 }
 
-int store_event_list(struct store *st, const struct event_query *q, struct event_row **ret,
-                     size_t *ret_n, uint64_t *ret_next, struct err *e)
+int store_event_list(struct store *st, const struct event_query *q, struct event_page *ret,
+                     struct err *e)
 {
     store_lock(st);
     autostmt sqlite3_stmt *s = st->stmt[q->uid >= 0 ? ST_EVENT_LIST_OWN : ST_EVENT_LIST];
-    struct event_range range;
     void *rows = NULL;
     size_t n = 0, cap = 0;
     int r;
@@ -227,6 +232,7 @@ int store_event_list(struct store *st, const struct event_query *q, struct event
     bind_text(s, 3, q->sandbox);
     bind_int(s, 4, q->or_name);
     bind_int(s, 5, (int64_t)q->most);
+    *ret = (struct event_page){ 0 };
     while ((r = store_step_row(st, s, e, "events")) == 1) {
         struct event_row *row = rows_grow(&rows, n, &cap, sizeof(*row), e);
         if (!row || (n++, read_row(s, row, e)) < 0) {
@@ -235,16 +241,16 @@ int store_event_list(struct store *st, const struct event_query *q, struct event
         }
     }
     if (r == 0)
-        r = read_range(st, &range, e);
+        r = range_of(st, q->range_of, &ret->range, e);
     if (r < 0) {
         event_rows_done(rows, n);
         return -1;
     }
-    *ret = rows;
-    *ret_n = n;
+    ret->rows = rows;
+    ret->n = n;
     /* what does not concern the asker was looked at as well */
-    *ret_next = n == q->most && n ? (*ret)[n - 1].seq + 1 : range.last + 1;
-    if (*ret_next < q->from)
-        *ret_next = q->from;
+    ret->next = n == q->most && n ? ret->rows[n - 1].seq + 1 : ret->range.last + 1;
+    if (ret->next < q->from)
+        ret->next = q->from;
     return 0;
 }

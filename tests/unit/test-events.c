@@ -46,11 +46,11 @@ static struct events *open_events(struct store *st)
 
 static struct event_row *all_of(struct store *st, const struct event_query *q, size_t *ret_n)
 {
-    struct event_row *rows = NULL;
-    uint64_t next;
+    struct event_page page;
 
-    ASSERT_OK(store_event_list(st, q, &rows, ret_n, &next, &e), e);
-    return rows;
+    ASSERT_OK(store_event_list(st, q, &page, &e), e);
+    *ret_n = page.n;
+    return page.rows;
 }
 
 static const struct event_query everything = { .uid = -1, .most = 100000 };
@@ -227,6 +227,12 @@ TEST(who_has_most_loses_the_oldest)
     ASSERT_EQ(range.first, 1);
     ASSERT_OK(store_event_range(st, 1002, &range, &e), e);
     ASSERT_EQ(range.first, 3 * KEEP + 11 - (KEEP - 11) + 1);
+    /* and with the rows themselves: nothing can go between the two */
+    const struct event_query q = { .uid = -1, .range_of = 1002, .most = 1 };
+    struct event_page page;
+    ASSERT_OK(store_event_list(st, &q, &page, &e), e);
+    ASSERT_EQ(page.range.first, range.first);
+    event_rows_done(page.rows, page.n);
     store_close(st);
     st = open_store();                  /* counted anew */
     add_of(st, 1001, KEEP);
@@ -292,12 +298,12 @@ TEST(a_page_ends_where_the_next_one_begins)
     }
     ASSERT_TRUE(events_flush(ev, LONG_MS));
     for (int pages = 0; q.from <= 11; pages++) {
-        struct event_row *rows = NULL;
-        size_t n = 0;
-        ASSERT_OK(store_event_list(st, &q, &rows, &n, &q.from, &e), e);
-        for (size_t i = 0; i < n; i++)
-            ASSERT_EQ(rows[i].seq, 2 * ++seen);
-        event_rows_done(rows, n);
+        struct event_page page;
+        ASSERT_OK(store_event_list(st, &q, &page, &e), e);
+        for (size_t i = 0; i < page.n; i++)
+            ASSERT_EQ(page.rows[i].seq, 2 * ++seen);
+        event_rows_done(page.rows, page.n);
+        q.from = page.next;
         ASSERT_TRUE(pages < 4);
     }
     ASSERT_EQ(seen, 5);
