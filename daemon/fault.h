@@ -2,7 +2,7 @@
  *
  * fault: the steps of the daemon's work as named points, at which a test lets it die or fail. In a
  * build with -Dfaults=true only; in any other this header is macros that are nothing, and the
- * program has no trace of it (tests/unit/check-faults).
+ * program has no trace of it (tests/lint/check-faults).
  *
  * SANDBOXD_FAULT arms points, separated by commas:
  *

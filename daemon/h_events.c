@@ -83,11 +83,16 @@ static int next_page(struct event_stream *s, struct sbuf *b)
         s->next = s->query.from;
         if (put_gone(s, b, p->range.first) < 0)
             return -1;
+        /* of another owner whose sandbox had that name */
+        while (s->at < p->n && p->rows[s->at].seq < p->range.first)
+            s->at++;
+        if (p->next < p->range.first)
+            p->next = p->range.first;
     }
-    while (!s->follow && p->n && p->rows[p->n - 1].seq > s->last)
+    while (!s->follow && p->n > s->at && p->rows[p->n - 1].seq > s->last)
         event_row_done(&p->rows[--p->n]);
     s->query.from = p->next;
-    return p->n > 0;
+    return p->n > s->at;
 }
 
 static bool is_more(struct event_stream *s)

@@ -28,6 +28,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,6 +43,15 @@ static const char gone_reason[] = "it ended while sandboxd was not running";
 static const char off_reason[] = "it powered off while sandboxd was not running";
 static const char halted_reason[] = "it was halted while sandboxd was not running";
 static const char lost_reason[] = "its disk is gone";
+
+/* Unless we are to leave: a stop has its own time. */
+static void tell_progress(void)
+{
+    sigset_t pending;
+
+    if (sigpending(&pending) < 0 || !sigismember(&pending, SIGTERM))
+        notify_extend(ONE_SECONDS);
+}
 
 static int stop_row(struct vm *vm, enum life_end how, const char *reason, struct err *e)
 {
@@ -222,7 +232,7 @@ static int drop_foreign_domains(struct vms *v, struct err *e)
         struct vm *vm = r == 0 ? vms_get(v, ids[i]) : NULL;
         if (r == 0 && !vm) {
             log_warn(LOG_CTX(.sandbox = ids[i]), "a virtual machine without a row: ended");
-            notify_extend(ONE_SECONDS);
+            tell_progress();
             r = virt_destroy(v->virt, ids[i], e);
         }
         vm_unref(vm);
@@ -356,7 +366,7 @@ int vms_reconcile(struct vms *v, struct err *e)
     int64_t word_by = deadline_in(WORD_MS);
     for (size_t i = 0; i < n; i++) {        /* one broken sandbox must not keep the others away */
         struct err one = ERR_INIT;
-        notify_extend(ONE_SECONDS);
+        tell_progress();
         if (fault_at(FAULT_REPAIR_ONE, &one) < 0 || settle(list[i], word_by, &one) < 0) {
             give_up(list[i], &one);
             given_up++;

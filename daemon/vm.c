@@ -186,6 +186,13 @@ int vm_set_state(struct vm *vm, enum vm_state s, const char *reason, struct err 
     return store_vm_set_state(vm->vms->store, vm->id, s, reason, e);
 }
 
+void vm_set_memory_state(struct vm *vm, enum vm_state s)
+{
+    pthread_mutex_lock(&vm->lock);
+    vm->row.state = s;
+    pthread_mutex_unlock(&vm->lock);
+}
+
 void vm_tell(struct vm *vm, enum event_kind kind, const char *detail)
 {
     /* owner, id and name never change */

@@ -43,13 +43,11 @@ static bool try_job(struct vm *vm)
     return vm_job_begin(vm, now_mono_ms(), &e) == 0;
 }
 
-/* Of a machine that libvirt has not any more, so there is nothing to wait for. */
-static void end_as_stopped(struct vm *vm, enum life_end how, const char *reason)
+/* The machine is gone. A row that cannot be written says "running", and the next start mends it. */
+static void note_end(struct vm *vm, enum life_end how, const char *reason)
 {
     struct err e = ERR_INIT;
 
-    if (vm_stop_guest(vm, 0, &e) < 0)
-        log_err(LOG_CTX(.sandbox = vm->id, .error = &e), "cannot clean up after the guest");
     vm_log_line(vm, reason, strlen(reason));
     vm_life_ended(vm, how);
     if (vm_set_stopped(vm, reason, &e) < 0)
@@ -57,6 +55,37 @@ static void end_as_stopped(struct vm *vm, enum life_end how, const char *reason)
     vm_tell(vm, EVENT_STOPPED, reason);
     log_notice(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid), "sandbox '%s' is stopped: %s",
                vm->row.name, reason);
+}
+
+/* Of a machine that libvirt has not any more, so there is nothing to wait for. */
+static void end_as_stopped(struct vm *vm, enum life_end how, const char *reason)
+{
+    struct err e = ERR_INIT;
+
+    if (vm_stop_guest(vm, 0, &e) < 0)
+        log_err(LOG_CTX(.sandbox = vm->id, .error = &e), "cannot clean up after the guest");
+    note_end(vm, how, reason);
+}
+
+int vm_end_broken(struct vm *vm, const struct vm_broken *b, struct err *e)
+{
+    struct err ignored = ERR_INIT;
+    bool paused;
+
+    /* In memory only: a daemon that is killed meanwhile shall find one that ran, and restart it if
+     * its policy says so. */
+    vm_set_memory_state(vm, VM_STOPPING);
+    if (vm_stop_guest(vm, 0, e) < 0) {
+        if (virt_exists(vm->vms->virt, vm->id, &paused, &ignored) != 0) {
+            vm_set_memory_state(vm, VM_RUNNING);
+            vm_tell_failed(vm, e);
+            return err_wrap(e, "cannot end sandbox '%s', of which is to be said: %s",
+                            vm->row.name, b->reason);
+        }
+        log_err(LOG_CTX(.sandbox = vm->id, .error = e), "cannot clean up after the guest");
+    }
+    note_end(vm, LIFE_FAILED, b->reason);
+    return 0;
 }
 
 static const char *reason_for(const char *detail)
@@ -127,15 +156,20 @@ void vm_job_share_gone(void *ctx, const char *id, const char *detail)
     pthread_mutex_unlock(&vm->lock);
 }
 
+static void set_paused(struct vm *vm, bool paused)
+{
+    pthread_mutex_lock(&vm->lock);
+    vm->paused = paused;
+    pthread_mutex_unlock(&vm->lock);
+}
+
 void vm_job_paused(void *ctx, const char *id, const char *detail)
 {
     autotype(vmref) struct vm *vm = vms_get(ctx, id);
 
     if (!vm)
         return;
-    pthread_mutex_lock(&vm->lock);
-    vm->paused = true;
-    pthread_mutex_unlock(&vm->lock);
+    set_paused(vm, true);
     log_notice(LOG_CTX(.sandbox = id), "the virtual machine is paused");
 }
 
@@ -168,13 +202,11 @@ static const struct vm_broken *is_halted(struct vm *vm)
     static_assert(ARRAY_SIZE(halted) == VIRT_PAUSE_MAX, "one for each");
     enum virt_pause why = VIRT_NOT_PAUSED;
     struct err e = ERR_INIT;
-    int r = virt_pause(vm->vms->virt, vm->id, &why, &e);
 
-    if (r == 0 || (r == 1 && why == VIRT_PAUSE_DISK)) {
-        pthread_mutex_lock(&vm->lock);
-        vm->paused = false;
-        pthread_mutex_unlock(&vm->lock);
-    }
+    set_paused(vm, false);      /* first: news that come meanwhile stay */
+    int r = virt_pause(vm->vms->virt, vm->id, &why, &e);
+    if (r < 0 || (r == 1 && why != VIRT_PAUSE_DISK))
+        set_paused(vm, true);
     if (r == 1 && why == VIRT_PAUSE_DISK)
         worker_post(vm->vms->worker, vm_job_stalled, vm->vms, vm->id, NULL);
     return r == 1 && halted[why].word ? &halted[why] : NULL;

@@ -8,10 +8,12 @@
  * for room on the host's disk. A look that fails counts neither way: who cannot be seen is not
  * stopped. conntrack is read for all sandboxes at once, every FLOWS_MS and before one is stopped.
  *
- * A stop takes up to ten seconds and a start up to minutes, and the news that a start waits for
- * come through the worker. So each has a thread of its own, few at a time and fewer for one user,
- * and no stop waits for starts (life_has_place()); what finds no place is found again by the next
- * look. Threads are not joined but counted.
+ * Here is also who ends what is broken (vm_broken()).
+ *
+ * A stop takes up to ten seconds, more if QEMU does not want to end, and a start up to minutes, and
+ * the news that a start waits for come through the worker. So each has a thread of its own, few at
+ * a time and fewer for one user, and no stop waits for starts (life_has_place()); what finds no
+ * place is found again by the next look. Threads are not joined but counted.
  *
  * An idle sandbox is stopped only if nobody comes meanwhile: first its state says "stopping", so
  * that no new command is taken (vm_execs()), and then it is seen again whether one came before
@@ -250,13 +252,6 @@ static bool somebody_came(struct vm *vm)
     return came;
 }
 
-static void set_memory_state(struct vm *vm, enum vm_state s)
-{
-    pthread_mutex_lock(&vm->lock);
-    vm->row.state = s;
-    pthread_mutex_unlock(&vm->lock);
-}
-
 static bool ttl_is_over(struct vm *vm)
 {
     struct life_clock now = clock_now(vm->vms);
@@ -267,15 +262,24 @@ static bool ttl_is_over(struct vm *vm)
     return over;
 }
 
+static void defer_stop(struct vm *vm)
+{
+    struct life_clock now = clock_now(vm->vms);
+
+    pthread_mutex_lock(&vm->lock);
+    life_defer(&vm->life, &now);
+    pthread_mutex_unlock(&vm->lock);
+}
+
 static void stop_now(struct vm *vm, enum work why)
 {
     bool idle = why == WORK_STOP_IDLE;
     char reason[REASON_MAX], text[REASON_MAX + 64], limit[32];
     struct err e = ERR_INIT;
 
-    set_memory_state(vm, VM_STOPPING);
+    vm_set_memory_state(vm, VM_STOPPING);
     if (idle ? somebody_came(vm) : !ttl_is_over(vm)) {
-        set_memory_state(vm, VM_RUNNING);
+        vm_set_memory_state(vm, VM_RUNNING);
         return;
     }
     format_duration(idle ? vm->row.limits.idle_ms : vm->row.limits.ttl_ms, limit);
@@ -288,13 +292,9 @@ static void stop_now(struct vm *vm, enum work why)
         return;
     log_err(LOG_CTX(.sandbox = vm->id, .error = &e), "a time limit cannot stop sandbox '%s'",
             vm->row.name);
-    struct life_clock now = clock_now(vm->vms);
-    pthread_mutex_lock(&vm->lock);
-    life_defer(&vm->life, &now);
-    pthread_mutex_unlock(&vm->lock);
+    defer_stop(vm);
 }
 
-/* Its power is cut; for its policy that is a crash. */
 static void end_broken(struct vm *vm)
 {
     const struct vm_broken *b = vm_broken(vm);
@@ -302,17 +302,12 @@ static void end_broken(struct vm *vm)
 
     if (!b)
         return;
-    vm_log_line(vm, b->reason, strlen(b->reason));
-    vm_life_ended(vm, LIFE_FAILED);
-    int r = vm_stop_job(vm, 0, b->reason, &e);
+    int r = vm_end_broken(vm, b, &e);
     record(vm, "sandbox.stop", b->word, r, &e);
     if (r == 0)
         return;
-    log_err(LOG_CTX(.sandbox = vm->id, .error = &e), "cannot end sandbox '%s', which is broken: %s",
-            vm->row.name, b->reason);
-    pthread_mutex_lock(&vm->lock);
-    vm->row.retry = false;
-    pthread_mutex_unlock(&vm->lock);
+    log_err(LOG_CTX(.sandbox = vm->id, .error = &e), "a broken sandbox stays for now");
+    defer_stop(vm);
 }
 
 /* A start by policy that failed: its next one, or the last word. */
@@ -467,10 +462,12 @@ static void send_thread(struct vms *v, struct vm *vm, enum work work)
 
 void vm_keep_end(struct vm *vm)
 {
+    struct life_clock now = clock_now(vm->vms);
+
     pthread_mutex_lock(&vm->lock);
-    bool kept = vm->kept;
+    bool later = vm->kept || now.boot < vm->life.not_before;
     pthread_mutex_unlock(&vm->lock);
-    if (!kept)
+    if (!later)
         send_thread(vm->vms, vm, WORK_END_BROKEN);
 }
 
@@ -531,7 +528,8 @@ static void look_at(struct vms *v, struct vm *vm, const struct life_clock *now, 
     struct exec_table *t = vm->execs ? exec_table_ref(vm->execs) : NULL;
     *ret = (struct seen){
         .seen = LIFE_UNSURE,
-        .counts = runs && r->limits.idle_ms,
+        /* libvirt has whoever asks about one that is being ended wait for that */
+        .counts = runs && r->limits.idle_ms && !vm->job && !vm->kept,
         .due = r->state == VM_STOPPED && r->retry && vm->starts_at <= now->boot,
         .soon = vm->life.idle + SOON_MS >= (int64_t)r->limits.idle_ms,
         .gateway = vm->link.name[0] ? vm->link.gateway : 0,

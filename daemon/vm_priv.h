@@ -101,6 +101,7 @@ struct vm *vm_ref(struct vm *vm);
 int vm_job_begin(struct vm *vm, int64_t deadline, struct err *e);
 void vm_job_end(struct vm *vm);
 /* Job holder: changes state in memory and in the store. reason NULL clears it. */
+void vm_set_memory_state(struct vm *vm, enum vm_state s);  /* the row says what it said */
 int vm_set_state(struct vm *vm, enum vm_state s, const char *reason, struct err *e);
 /* Job holder: what has ended is stopped, in the row by one change. */
 int vm_set_stopped(struct vm *vm, const char *reason, struct err *e);
@@ -175,6 +176,9 @@ void vm_job_paused(void *ctx, const char *id, const char *detail);              
 struct vm_broken { const char *word, *reason; };
 /* NULL: it can go on, or that is not known yet. Asks nothing of QEMU. Job holder; any thread. */
 const struct vm_broken *vm_broken(struct vm *vm);
+/* Cuts its power; for its policy that is a crash. -1: it still runs. Job holder; a thread that may
+ * wait, as libvirt does for a QEMU that will not end. */
+int vm_end_broken(struct vm *vm, const struct vm_broken *b, struct err *e);
 void vm_events_sweep(struct vms *v);            /* worker: has those ended (vm_keep_end()) */
 
 /* --- a full disk of the host (vm_stall.c) --- */

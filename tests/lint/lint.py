@@ -32,7 +32,7 @@ LIBRARIES = {
     "sqlite3.h": ("daemon/store*.c", "daemon/store_internal.h"),
     "microhttpd.h": ("daemon/http*.c", "daemon/upgrade.c"),
     "curl/": ("client/api_client.c", "client/transport.c", "client/upgrade.c"),
-    "seccomp.h": ("daemon/share_filter.c", "daemon/privs.c", "resolver/jail.c"),
+    "seccomp.h": ("daemon/share_filter.c", "resolver/jail.c"),
     "ldns/": ("resolver/dns*.c",),
     "archive": ("daemon/image*.c",),
     "lz4": ("daemon/image_*.c",),

@@ -96,6 +96,23 @@ def test_a_machine_that_is_slow_to_end_holds_up_nobody(daemon):
     d.ok("rm", "-f", *names)
 
 
+def test_a_daemon_that_dies_while_it_ends_a_machine_restarts_it(daemon):
+    d = daemon
+    d.ok("create", "--name", "slow", "--workspace", d.workspace(), "--restart", "on-failure")
+    qemu = of_sandbox(d, "slow", "qemu-system")
+    os.kill(qemu[0], signal.SIGSTOP)
+    kill_all(of_sandbox(d, "slow", "virtiofsd"))
+    wait_until(lambda: look(d, "slow")["state"] == "stopping", LONG, "its end to begin")
+    d.stop(signal.SIGKILL)
+    kill_all(qemu)
+    wait_until(lambda: not alive(qemu[0]), LONG, "end of QEMU")
+    d.start()
+    wait_until(lambda: look(d, "slow")["state"] == "running", LONG, "its restart")
+    assert look(d, "slow")["restarts"] == 1
+    assert d.ok("exec", "slow", "--", "echo", "again") == "again\n"
+    d.ok("rm", "-f", "slow")
+
+
 def test_a_share_that_died_while_no_daemon_was_there(daemon):
     d = daemon
     reason = "the file share process ended while sandboxd was not running"
