@@ -40,7 +40,6 @@ static const int kept[] = {
     CAP_SYS_PTRACE,         /* libvirt reads /proc of the QEMU it has launched */
     CAP_SYS_NICE,           /* libvirt sets scheduling and affinity of vCPUs */
     CAP_SYS_RESOURCE,       /* limits of children above ours */
-    CAP_IPC_LOCK,           /* guest memory locked when libvirt is asked to */
     CAP_MKNOD,              /* libvirt, for a guest's private /dev */
     CAP_AUDIT_WRITE,        /* libvirt's audit records */
 };

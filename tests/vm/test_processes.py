@@ -159,7 +159,7 @@ def test_sandboxd(daemon, found):
     d = found["daemon"][0]
     with open(SOURCE + "/daemon/privs.c") as f:
         listed = set(re.findall(r"^ *CAP_(\w+),", f.read(), re.M))
-    assert len(listed) == 20
+    assert len(listed) == 19
     listed &= Process(daemon, os.getpid()).caps("Bnd")      # what this machine's root has at all
     for which in ("Prm", "Eff", "Bnd"):
         assert d.caps(which) == listed, which
