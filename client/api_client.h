@@ -11,7 +11,8 @@
 #include "common/sbuf.h"
 #include <stddef.h>
 
-#define LIMIT_REPLY (64ULL * 1024 * 1024)   /* bytes of one JSON reply */
+/* Bytes of one JSON reply: 4096 sandboxes with all the labels they may have are 97 MiB. */
+#define LIMIT_REPLY (128ULL * 1024 * 1024)
 #define CLIENT_REPLY_MS 60000               /* for what the daemon answers at once */
 
 /* Words of a path, percent-encoded, and of a query. */

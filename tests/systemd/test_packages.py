@@ -98,12 +98,20 @@ def test_an_upgrade_restarts_the_daemon_and_no_sandbox(machine):
     if machine.has_image:
         machine.ok("sbx", "create", "--name", "on", user="member", timeout=240)
         boot = machine.ok("sbx", "exec", "on", "--", "cat", "/proc/sys/kernel/random/boot_id", user="member")
+        ident = machine.ok("sbx", "exec", "-d", "on", "--", "sh", "-c",
+                           "i=0; until [ -e /tmp/end ]; do i=$((i+1)); echo $i; sleep 0.1; done; exit 7",
+                           user="member").strip()
     dpkg(machine, "-i", "/root/*.deb")
     assert machine.show("sandboxd.socket", "ActiveState") == "active"
     assert machine.pid() not in (0, before)
     if machine.has_image:
         assert boot == machine.ok("sbx", "exec", "on", "--", "cat", "/proc/sys/kernel/random/boot_id",
                                   user="member")
+        # and its command, whose output is whole
+        machine.ok("sbx", "exec", "on", "--", "touch", "/tmp/end", user="member")
+        r = machine.run("sbx", "attach", "on", ident, user="member")
+        lines = r.stdout.split()
+        assert r.returncode == 7 and lines == [str(i + 1) for i in range(len(lines))] and lines, r
 
 
 def test_removal_ends_sandboxes_and_keeps_their_disks(machine):
