@@ -215,11 +215,12 @@ def test_creating_while_the_workspace_changes_places(daemon):
     with open(secret + "/secret", "w") as f:
         f.write("host secret")
     links = {daemon.dir + "/raced-state": daemon.state, daemon.dir + "/raced-root": "/", daemon.dir + "/raced-dir": secret}
-    shared = refused = 0
     for link, target in links.items():
         os.symlink(target, link)
+        shared = refused = 0
         with exchanging(work, link) as turns:
-            for _ in range(2):
+            while not (shared and refused):     # which it will be is chance
+                assert shared + refused < 40, (link, shared, refused)
                 r = daemon.sbx("create", "-q", "--workspace", work, "--memory", "512M", uid=USER)
                 if r.returncode != 0:
                     assert r.returncode == 125 and "workspace" in r.stderr, r
@@ -230,5 +231,4 @@ def test_creating_while_the_workspace_changes_places(daemon):
                 daemon.ok("rm", "-f", ident)
                 shared += 1
         assert turns[0] > 0
-    assert shared + refused == 6
     assert os.listdir(secret) == ["secret"]
