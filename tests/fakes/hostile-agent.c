@@ -447,7 +447,7 @@ static void k_after_exit(void)
         send_exit_code(f.stream, 7, strlen("first\nlast\n"));
         send_exit(f.stream, strlen("first\n"));
         send_started(f.stream);
-        send_text(f.stream, strlen("first\n"), "last\n");
+        send_text(f.stream, strlen("first\n"), "last\nand on\n");
         for (size_t i = 0; i < 32 * ARRAY_SIZE(said); i++) {
             uint32_t stream = said[i % ARRAY_SIZE(said)];
             send_text(stream, strlen("first\nlast\n"), "more\n");
