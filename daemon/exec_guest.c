@@ -112,6 +112,9 @@ static bool take_data(struct exec *x, struct wire_in *w, uint8_t fd)
             ask_again_locked(x);
         return true;
     }
+    /* Behind the end that its exit named there is nothing. */
+    if (x->phase == EXEC_EXITED && offset + len > o->total)
+        len = offset < o->total ? (size_t)(o->total - offset) : 0;
     if (offset + len <= o->end)
         return true; /* known already: it was asked for twice */
     exec_hold(x);

@@ -130,16 +130,31 @@ static void send_started(uint32_t stream)
     send_frame(FRAME_STARTED, 0, stream, pid, sizeof(pid));
 }
 
-static void send_exit(uint32_t stream, uint64_t out)
+static void send_exit_code(uint32_t stream, uint32_t code, uint64_t out)
 {
     uint8_t buf[32];
     struct wire_out w = { .p = buf, .cap = sizeof(buf) };
 
     wire_put_u8(&w, EXIT_CODE);
-    wire_put_u32(&w, 0);
+    wire_put_u32(&w, code);
     wire_put_u64(&w, out);
     wire_put_u64(&w, 0);
     send_frame(FRAME_EXIT, 0, stream, buf, (uint32_t)w.len);
+}
+
+static void send_exit(uint32_t stream, uint64_t out)
+{
+    send_exit_code(stream, 0, out);
+}
+
+static void send_text(uint32_t stream, uint64_t offset, const char *text)
+{
+    uint8_t buf[128];
+    struct wire_out w = { .p = buf, .cap = sizeof(buf) };
+
+    wire_put_u64(&w, offset);
+    memcpy(buf + w.len, text, strlen(text));
+    send_frame(FRAME_DATA, 1, stream, buf, (uint32_t)(w.len + strlen(text)));
 }
 
 static void send_data(uint32_t stream, uint64_t offset, uint32_t len)
@@ -381,6 +396,68 @@ static void k_escapes(void)
     k_silent();
 }
 
+/* The port closed and opened without end; each time a greeting, garbage, or nothing. Counts on the
+ * console. */
+static void k_reopen(void)
+{
+    static uint8_t junk[4096];
+    char path[64], link[64];
+    struct frame f;
+
+    (void)wait_exec();
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", port);
+    ssize_t n = readlink(link, path, sizeof(path) - 1);
+    path[n > 0 ? n : 0] = '\0';
+    memset(junk, 0xa5, sizeof(junk));
+    for (unsigned i = 0;; i++) {
+        close(port);
+        do
+            port = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+        while (port < 0);
+        in_at = in_have = 0;
+        if (i % 3 == 0 && next(&f, 0) && f.type == FRAME_HELLO)
+            send_hello(FRAME_VERSION);
+        else if (i % 3 == 1)
+            (void)!write(port, junk, i % sizeof(junk));
+        if (i % 1024 == 0)
+            dprintf(STDOUT_FILENO, "opened %u times\n", i);
+    }
+}
+
+/* The command that is there first is served as it should be, and ends by a signal. Each later one
+ * ends with 7, and is spoken of ever after; so are streams of which nobody knows. */
+static void k_after_exit(void)
+{
+    uint32_t first = wait_exec();
+
+    send_started(first);
+    for (;;) {
+        struct frame f;
+        if (!next(&f, 1000) || (f.type != FRAME_EXEC && f.type != FRAME_SIGNAL))
+            continue;
+        if (f.type == FRAME_SIGNAL) {
+            send_text(first, 0, "beside\n");
+            send_exit_code(first, 3, strlen("beside\n"));
+            continue;
+        }
+        uint32_t said[] = { f.stream, f.stream + 1000, UINT32_MAX, 0 };
+        send_started(f.stream);
+        send_text(f.stream, 0, "first\n");
+        /* Its end is known, its output is not all there yet: another end does not count. */
+        send_exit_code(f.stream, 7, strlen("first\nlast\n"));
+        send_exit(f.stream, strlen("first\n"));
+        send_started(f.stream);
+        send_text(f.stream, strlen("first\n"), "last\nand on\n");
+        for (size_t i = 0; i < 32 * ARRAY_SIZE(said); i++) {
+            uint32_t stream = said[i % ARRAY_SIZE(said)];
+            send_text(stream, strlen("first\nlast\n"), "more\n");
+            send_exit(stream, strlen("first\nlast\nmore\n"));
+            send_started(stream);
+            send_text(stream, 0, "other\n");
+        }
+    }
+}
+
 static const struct {
     const char *name;
     void (*run)(void);
@@ -391,7 +468,7 @@ static const struct {
     { "deaf", k_deaf },           { "types", k_types },       { "streams", k_streams },
     { "overrun", k_overrun },     { "flood", k_flood },       { "liar", k_liar },
     { "escapes", k_escapes },     { "late-lengths", k_late_lengths }, { "epoch", k_epoch },
-    { "endless", k_endless },
+    { "endless", k_endless },     { "reopen", k_reopen },     { "after-exit", k_after_exit },
 };
 
 int main(void)

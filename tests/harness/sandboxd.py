@@ -48,6 +48,22 @@ def identity(uid):
     return become
 
 
+@contextlib.contextmanager
+def calling_as(uid):
+    """This process connects as `identity(uid)` would: what the kernel tells of a peer is what it is then. Not with
+    threads beside."""
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setegid(uid)
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+
+
 class UnixConnection(http.client.HTTPConnection):
     def __init__(self, path, timeout=SLOW):
         super().__init__("localhost", timeout=timeout)
@@ -244,14 +260,16 @@ class Daemon:
                                "SBX_HOST": "unix://" + self.socket},
             **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **kw})
 
-    def request(self, method, path, body=None, headers=None):
+    def request(self, method, path, body=None, headers=None, uid=None):
         with contextlib.closing(UnixConnection(self.socket)) as c:
+            with calling_as(uid) if uid is not None else contextlib.nullcontext():
+                c.connect()
             c.request(method, path, json.dumps(body) if body is not None else None, headers or {})
             r = c.getresponse()
             return r.status, dict(r.getheaders()), r.read()
 
-    def get(self, path):
-        status, _, body = self.request("GET", path)
+    def get(self, path, uid=None):
+        status, _, body = self.request("GET", path, uid=uid)
         assert status == 200, (path, status, body)
         return json.loads(body)
 
@@ -299,6 +317,18 @@ def running(**config):
     assert not left, left
 
 
+# In a guest: the errno of each of those calls of Python's os, 0 where it went well.
+TRIES = """
+import ast, os, sys
+for call, *args in ast.literal_eval(sys.argv[1]):
+    try:
+        getattr(os, call)(*args)
+        print(0)
+    except OSError as e:
+        print(e.errno)
+"""
+
+
 class Box:
     def __init__(self, daemon, name, workspace):
         self.daemon, self.name, self.workspace = daemon, name, workspace
@@ -312,6 +342,12 @@ class Box:
 
     def root(self, script, **kw):
         return self.daemon.ok("exec", "-u", "root", self.name, "--", "sh", "-c", script, **kw)
+
+    def tries(self, *calls):
+        """What came of ("mkdir", "/workspace/d"), ...: calls of Python's os by root of the guest, as errnos."""
+        out = self.daemon.ok("exec", "-u", "root", self.name, "--", "python3", "-c", TRIES, repr(calls)).split()
+        assert len(out) == len(calls), out
+        return [int(n) for n in out]
 
 
 if not os.path.exists(SANDBOXD):

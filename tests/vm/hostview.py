@@ -40,7 +40,8 @@ def things(daemon):
             add(m[1], "qemu", uid_of(pid))
         elif "virtiofsd" in args:
             with open(f"/proc/{pid}/environ", "rb") as f:
-                add(re.search(f"/sandboxes/{ID}/share.sock", f.read().decode())[1], "share")
+                ident = re.search(f"/sandboxes/{ID}/share.sock", f.read().decode())[1]
+            add(ident, "share", found.get(ident, {}).get("share", set()) | {uid_of(pid)})   # there are two of each
         elif "sandboxd" not in args:    # neither the daemon nor its resolver
             add(args, "process")
     for tap in re.findall(r"^\d+: (sbx[0-9a-f]{12})[@:]", in_network(daemon, "ip", "-o", "link"), re.M):
@@ -81,14 +82,14 @@ def things(daemon):
 def wanted(daemon):
     """The same, by the rows alone. A sandbox that is stopped may have its directory."""
     want = {}
-    for ident, state, slot, workspace in daemon.rows("SELECT id, state, slot, workspace FROM vm"):
+    for ident, state, slot, workspace, uid in daemon.rows("SELECT id, state, slot, workspace, uid FROM vm"):
         want[ident] = {"directory": True}
         if state == RUNNING:
             want[ident].update({"qemu": UID_BASE + slot, "tap": True, "rules": True, "tap rules": True,
                                 "in the map": True, "goes to": True, "domain": True,
                                 "domain's directory": True, "runtime directory": True})
             if workspace:
-                want[ident]["share"] = True
+                want[ident]["share"] = {uid}
         elif state != STOPPED:
             want[ident]["a state that lasts"] = state
     return want

@@ -266,3 +266,45 @@ def test_words_of_a_guest_are_escaped(daemon):
         for text in (r.stderr, logs, daemon.log()):
             assert "\033" not in text and "\007" not in text and "\x9b" not in text, text[-500:]
         assert "owned" in r.stderr and "owned" in logs
+
+
+def test_a_guest_that_speaks_of_commands_that_have_ended(daemon):
+    """The first end of a command is its end, whatever is said of it later, or of others that do not exist; what runs
+    beside it in the same guest is as before."""
+    with harmless(daemon, ("after-exit",)):
+        come_up(daemon, ("after-exit",))
+        box = daemon.get("/v1/sandboxes/after-exit")["id"]
+        beside = daemon.ok("exec", "-d", "after-exit", "--", "true").strip()
+        for _ in range(3):      # the guest has begun to talk of the one before by then
+            r = daemon.sbx("exec", "after-exit", "--", "true")
+            assert (r.returncode, r.stdout) == (7, "first\nlast\n"), r
+        assert daemon.get(f"/v1/sandboxes/{box}/execs/{beside}")["state"] == "running"
+        assert daemon.request("POST", f"/v1/sandboxes/{box}/execs/{beside}/signal", {"signal": "TERM"})[0] == 204
+        # Frames come in their order: when this one has ended, all that was said of the others has been heard.
+        wait_until(lambda: daemon.get(f"/v1/sandboxes/{box}/execs/{beside}")["state"] == "exited", 60, "its end")
+        execs = daemon.get(f"/v1/sandboxes/{box}/execs")["execs"]
+        outputs = [daemon.request("GET", f"/v1/sandboxes/{box}/execs/{x['id']}/output?stream=stdout")[2] for x in execs]
+        assert sorted((x["id"] == beside, x["end"], x["exit_code"], out) for x, out in zip(execs, outputs)) == \
+            [(False, "exit", 7, b"first\nlast\n")] * 3 + [(True, "exit", 3, b"beside\n")]
+        told = [json.loads(line) for line in daemon.request("GET", "/v1/events?sandbox=" + box)[2].splitlines()]
+        for kind in ("exec.start", "exec.exit"):
+            assert sorted(e["exec"] for e in told if e["kind"] == kind) == sorted(x["id"] for x in execs), told
+
+
+def test_a_guest_that_opens_its_port_again_and_again(daemon):
+    """With a greeting, garbage or nothing each time. What the daemon says of it is bounded, however often it is."""
+    def opened():
+        return max([0, *map(int, re.findall(r"opened (\d+) times", daemon.ok("logs", "--console", "reopen")))])
+    with harmless(daemon, ("reopen",)):
+        said, began = len(daemon.log()), time.monotonic()
+        come_up(daemon, ("reopen",))
+        box = daemon.get("/v1/sandboxes/reopen")["id"]
+        status, code, text = run(daemon, "reopen")
+        assert (status, code) in ((504, "timeout"), (502, "guest_error")), text
+        at = opened()
+        wait_until(lambda: opened() > at + 10000, 240, "a storm")
+        warnings = [line for line in daemon.log()[said:].splitlines()
+                    if line.startswith("warning ") and box in line and "/v1/" not in line]
+        minutes = int((time.monotonic() - began) / 60) + 1
+        print(f"{opened()} times, in minute {minutes}:", *warnings, sep="\n")
+        assert any("sends nonsense" in w for w in warnings) and len(warnings) <= 5 * minutes, warnings

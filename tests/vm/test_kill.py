@@ -23,6 +23,7 @@ from conftest import BUILD, SANDBOXD, SOURCE, running, wait_until
 
 PAGE = SOURCE + "/docs/RELIABILITY.md"
 BEGIN, END = "<!-- killed at each point: begin -->\n", "<!-- killed at each point: end -->\n"
+CALLER = 1001           # whose sandboxes are: another one than the daemon's own uid
 UPDATE = os.environ.get("SBX_TEST_UPDATE") == "1"
 
 
@@ -57,10 +58,10 @@ class Bystander:
 
     def __init__(self, d):
         self.d, self.text = d, b""
-        d.ok("create", "--name", "by", "--workspace", d.workspace(), "--allow", "198.51.100.9")
-        self.id = d.get("/v1/sandboxes/by")["id"]
+        d.ok("create", "--name", "by", "--workspace", d.workspace(CALLER), "--allow", "198.51.100.9", uid=CALLER)
+        self.id = d.get("/v1/sandboxes/by", uid=CALLER)["id"]
         self.exec = d.ok("exec", "-d", "by", "--", "sh", "-c",
-                         "i=0; while :; do echo $i; i=$((i+1)); sleep 0.2; done").strip()
+                         "i=0; while :; do echo $i; i=$((i+1)); sleep 0.2; done", uid=CALLER).strip()
         self.pids = self.processes()
         self.goes_on()
 
@@ -69,9 +70,9 @@ class Bystander:
 
     def goes_on(self):
         """The same machine, the same command, and its output joins on to what was read before."""
-        assert self.d.get("/v1/sandboxes/by")["state"] == "running"
+        assert self.d.get("/v1/sandboxes/" + self.id)["state"] == "running"
         assert self.processes() == self.pids and self.pids
-        assert self.d.get(f"/v1/sandboxes/by/execs/{self.exec}")["state"] == "running"
+        assert self.d.get(f"/v1/sandboxes/{self.id}/execs/{self.exec}")["state"] == "running"
         was = len(self.text)
         wait_until(lambda: self.read() > was, what="output")
         lines = self.text.split(b"\n")
@@ -79,7 +80,7 @@ class Bystander:
 
     def read(self):
         status, _, body = self.d.request(
-            "GET", f"/v1/sandboxes/by/execs/{self.exec}/output?stream=stdout&offset={len(self.text)}")
+            "GET", f"/v1/sandboxes/{self.id}/execs/{self.exec}/output?stream=stdout&offset={len(self.text)}")
         assert status == 200, body
         self.text += body
         return len(self.text)
@@ -88,6 +89,7 @@ class Bystander:
 class Operation:
     """What is done again and again, and killed each time at the next point."""
     fault = "{}"                # of $SANDBOXD_FAULT
+    uid = CALLER                # who does it
 
     def __init__(self, d, by):
         self.d, self.by, self.round, self.point = d, by, 0, None
@@ -106,10 +108,13 @@ class Operation:
 
     def ask(self, method, path, body=None, headers=None):
         try:
-            status, _, body = self.d.request(method, path, body, headers)
+            status, _, body = self.d.request(method, path, body, headers, self.uid)
         except (OSError, http.client.HTTPException):
             return None
         return status, body.decode()
+
+    def ok(self, *words):
+        return self.d.ok(*words, uid=self.uid)
 
     def command(self, *words, fault=""):
         """An administrator's, beside the daemon."""
@@ -127,22 +132,22 @@ class Operation:
 class OnBox(Operation):
     """About a sandbox called box."""
     def box(self):
-        status, _, body = self.d.request("GET", "/v1/sandboxes/box")
+        status, _, body = self.d.request("GET", "/v1/sandboxes/box", uid=self.uid)
         return json.loads(body) if status == 200 else None
 
     def before(self):
         if not self.box():
-            self.d.ok("create", "--name", "box", "--no-start", "--workspace", self.workspace())
+            self.ok("create", "--name", "box", "--no-start", "--workspace", self.workspace())
 
     def workspace(self):
         if not getattr(self, "shared", None):
-            self.shared = self.d.workspace()
+            self.shared = self.d.workspace(self.uid)
         return self.shared
 
     def became(self):
         box = self.box()
         if box and box["state"] == "running":
-            assert self.d.ok("exec", "box", "--", "echo", "here") == "here\n"
+            assert self.ok("exec", "box", "--", "echo", "here") == "here\n"
         return box["state"] if box else "gone"
 
     def retried(self):
@@ -154,7 +159,7 @@ class Create(OnBox):
         under("start") + ["create.answer"]
 
     def before(self):
-        self.d.sbx("rm", "-f", "box")
+        self.d.sbx("rm", "-f", "box", uid=self.uid)
         self.round += 1
 
     def do(self):
@@ -172,7 +177,7 @@ class Create(OnBox):
 
     def retried(self):
         assert self.box()["id"] in self.done(self.do(), 201)[1]
-        self.d.ok("rm", "-f", "box")
+        self.ok("rm", "-f", "box")
         self.round += 1
         self.done(self.do(), 201)
 
@@ -190,7 +195,7 @@ class Start(OnBox):
 
     def before(self):
         super().before()
-        self.d.ok("stop", "box")
+        self.ok("stop", "box")
 
     def do(self):
         return self.ask("POST", "/v1/sandboxes/box/start")
@@ -208,7 +213,7 @@ class Stop(OnBox):
         super().before()
         at = self.points.index(self.point)
         if at <= self.points.index("stop.power") or self.box()["state"] == "running":
-            self.d.ok("start", "box")
+            self.ok("start", "box")
             return
         # What comes after the power is cut needs no guest that is up: a start that is killed when all
         # is made, and called running. A boot takes long.
@@ -231,7 +236,7 @@ class Remove(OnBox):
 
     def before(self):
         super().before()
-        self.d.ok("start", "box")
+        self.ok("start", "box")
 
     def do(self):
         return self.ask("DELETE", "/v1/sandboxes/box")
@@ -274,7 +279,7 @@ class Exec(Operation):
                         {"Idempotency-Key": f"exec-{self.round}"})
 
     def mine(self):
-        return [x for x in self.d.get("/v1/sandboxes/by/execs")["execs"]
+        return [x for x in self.d.get("/v1/sandboxes/by/execs", self.uid)["execs"]
                 if x["command"] == ["echo", f"round {self.round}"]]
 
     def became(self):
@@ -290,7 +295,7 @@ class Exec(Operation):
             ends += "; or lost"
         if found[0]["state"] == "lost":
             return "lost" if self.point != "exec.sent" else ends
-        _, _, out = self.d.request("GET", f"/v1/sandboxes/by/execs/{found[0]['id']}/output?stream=stdout")
+        _, _, out = self.d.request("GET", f"/v1/sandboxes/by/execs/{found[0]['id']}/output?stream=stdout", uid=self.uid)
         assert (found[0]["state"], found[0]["exit_code"], out) == \
             ("exited", 0, f"round {self.round}\n".encode()), found
         return ends
@@ -326,7 +331,7 @@ class OldExec(Operation):
         return 200, "not one was too old"
 
     def became(self):
-        n = len(self.d.get("/v1/sandboxes/by/execs")["execs"])
+        n = len(self.d.get("/v1/sandboxes/by/execs", self.uid)["execs"])
         assert 60 < n < 70
         return "gone"
 
@@ -346,7 +351,7 @@ class Policy(Operation):
 
     def became(self):
         """The rules that are told are those in force."""
-        told = "allow 203.0.113.7:443" in self.d.get("/v1/sandboxes/by/policy")["text"]
+        told = "allow 203.0.113.7:443" in self.d.get("/v1/sandboxes/by/policy", self.uid)["text"]
         elements = hostview.in_network(self.d, "nft", "list", "set", "inet", "sandboxd", "s-" + self.by.id)
         assert "198.51.100.9" in elements and ("203.0.113.7" in elements) == told, elements
         return "the new rules" if told else "the old rules"
@@ -413,6 +418,7 @@ class Rotation(Audit):
 
 class Command(Operation):
     """Not the daemon's work but a command's beside it; that one is killed, and the daemon then."""
+    uid = 0
 
 
 class Build(Command):
@@ -442,8 +448,8 @@ class Build(Command):
         r = self.do()
         assert r.returncode == 0, r.stderr
         assert self.became() == "there"
-        self.d.ok("create", "--name", "box", "--image", "other", "--no-start")
-        self.d.ok("rm", "box")
+        self.ok("create", "--name", "box", "--image", "other", "--no-start")
+        self.ok("rm", "box")
 
 
 class RemoveImage(Build):
@@ -497,7 +503,7 @@ class Repair(Operation):
     def do(self):
         self.d.stop(signal.SIGKILL)
         start(self.d, "start.guest")
-        self.ask("POST", "/v1/sandboxes", {"name": "box", "workspace": {"path": self.d.workspace()}})
+        self.ask("POST", "/v1/sandboxes", {"name": "box", "workspace": {"path": self.d.workspace(self.uid)}})
         assert self.d.process.wait(60) == -signal.SIGKILL
         start(self.d, self.fault.format(self.point), expect_failure=True)
 
@@ -532,7 +538,7 @@ def world():
     with running(audit_size=65536) as d:
         by = Bystander(d)
         yield d, by
-        d.ok("rm", "-f", "by")
+        d.ok("rm", "-f", by.id)
 
 
 def found(d):
@@ -572,7 +578,7 @@ def test_killed_at_each_point_it_comes_back_in_order(world, name):
         d.start()
     op = OPERATIONS[name](d, by)
     said = {} if UPDATE else table()
-    d.sbx("rm", "-f", "box")
+    d.sbx("rm", "-f", "box", uid=op.uid)
     for op.point in op.points:
         point = op.point
         op.before()
@@ -586,7 +592,7 @@ def test_killed_at_each_point_it_comes_back_in_order(world, name):
         SEEN[name, point] = [POINTS[point], ", ".join(left) or "nothing", became]
         assert UPDATE or said[name, point][::2] == [POINTS[point], became], (point, became)
     op.retried()
-    d.sbx("rm", "-f", "box")
+    d.sbx("rm", "-f", "box", uid=op.uid)
     assert hostview.differences(d) == []
 
 

@@ -18,11 +18,26 @@ CAPS = ("CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SET
 ANON = r"anon_inode:\[(eventfd|signalfd|eventpoll)\]|socket:\[\d+\]"
 
 
-class Process:
-    def __init__(self, daemon, pid):
+class Thread:
+    def __init__(self, pid):
         self.pid = pid
         with open(f"/proc/{pid}/status") as f:
             self.status = dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
+        self.depth = len(self.status["NSpid"].split())      # of its pid namespace
+        self.filters = int(self.status["Seccomp_filters"])
+
+    def caps(self, which):
+        mask = int(self.status["Cap" + which], 16)
+        return {name for i, name in enumerate(CAPS) if mask >> i & 1}
+
+
+class Process(Thread):
+    def __init__(self, daemon, pid):
+        super().__init__(pid)
+        self.threads = []
+        for n in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):    # ended since
+                self.threads.append(Thread(f"{pid}/task/{n}"))
         with open(f"/proc/{pid}/cmdline") as f:
             self.args = f.read().split("\0")
         self.uids = set(map(int, self.status["Uid"].split()))
@@ -34,18 +49,17 @@ class Process:
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):    # closed since
                 self.files.append(os.readlink(f"/proc/{pid}/fd/{n}").replace(daemon.dir, "D"))
 
-    def caps(self, which):
-        mask = int(self.status["Cap" + which], 16)
-        return {name for i, name in enumerate(CAPS) if mask >> i & 1}
-
     def holds_only(self, *patterns):
         every = re.compile("|".join((ANON, "/dev/null") + patterns))
         return [f for f in self.files if not every.fullmatch(f)] == []
 
-    def none(self):
-        """No capability, no way to get one, and a filter of system calls."""
-        assert not self.caps("Inh") | self.caps("Prm") | self.caps("Eff") | self.caps("Amb"), self.status
-        assert (self.status["NoNewPrivs"], self.status["Seccomp"]) == ("1", "2"), self.status
+    def none(self, daemon):
+        """No capability, no way to get one, and a filter of system calls beside the daemon's own, if it has one."""
+        for t in [self, *self.threads]:
+            for which in ("Inh", "Prm", "Eff", "Amb"):
+                assert not t.caps(which), (which, t.status)
+            assert (t.status["NoNewPrivs"], t.status["Seccomp"]) == ("1", "2"), t.status
+            assert t.filters > daemon.filters, t.status
 
 
 @pytest.fixture(scope="module")
@@ -76,16 +90,16 @@ def found(daemon):
 
 def test_there_is_what_there_should_be(found):
     assert {kind: len(ps) for kind, ps in found.items()} == {
-        "daemon": 1, "qemu": 1, "virtiofsd": len(found["virtiofsd"]), "resolver": 1}
-    assert found["virtiofsd"]
+        "daemon": 1, "qemu": 1, "virtiofsd": 2, "resolver": 1}
 
 
 def test_qemu(daemon, found):
     q = found["qemu"][0]
     uid = next(iter(q.uids))
     assert len(q.uids) == 1 and uid >= 1000000 and q.gids == q.uids     # nobody's: no account, no other's group
-    q.none()
-    assert "mnt" in q.apart
+    q.none(found["daemon"][0])
+    assert q.caps("Bnd") <= found["daemon"][0].caps("Bnd") and len(q.threads) > 1
+    assert q.apart == {"mnt"}, q.apart
     box = daemon.rows("SELECT id FROM vm")[0][0]
     assert q.holds_only("/dev/urandom", "/dev/net/tun", r"/memfd:memory-backend-memfd \(deleted\)",
                         rf"D/state/libvirt/log/qemu/sbx-{box}\.log", rf"D/state/libvirt/run/qemu/sbx-{box}\.pid",
@@ -97,7 +111,12 @@ def test_virtiofsd(daemon, found):
     may = {"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETUID", "SETGID", "MKNOD", "SETFCAP", "DAC_READ_SEARCH",
            "SETPCAP", "SYS_ADMIN", "SYS_CHROOT"}
     box = daemon.rows("SELECT id FROM vm")[0][0]
-    for v in found["virtiofsd"]:
+    outer, serving = sorted(found["virtiofsd"], key=lambda v: v.depth)
+    assert int(serving.status["PPid"]) == outer.pid
+    # Ours is before its first instruction, its own is what it locks itself in with before it serves.
+    ours = found["daemon"][0].filters + 1
+    assert (outer.filters, serving.filters) == (ours, ours + 1), (outer.status, serving.status)
+    for v in (outer, serving):
         assert v.uids == {CALLER} and v.gids == {CALLER}, v.status
         assert v.apart == set(NAMESPACES), v.apart
         assert v.caps("Eff") | v.caps("Prm") | v.caps("Bnd") <= may, v.caps("Bnd")
@@ -112,7 +131,7 @@ def test_resolver(found):
     r = found["resolver"][0]
     assert len(r.uids) == 1 and next(iter(r.uids)) >= 1000000 and r.gids == r.uids
     assert not r.uids & found["qemu"][0].uids
-    r.none()
+    r.none(found["daemon"][0])
     assert not r.caps("Bnd")
     assert r.holds_only("D/log"), r.files
 

@@ -109,6 +109,25 @@ def test_another_users_sandbox_does_not_exist(daemon, theirs, method, path):
     assert '"running"' in ask(daemon, owner, "get", f"/v1/sandboxes/{sandbox}/execs/{exec_id}")[1]
 
 
+def test_another_users_command_is_not_in_ones_own_sandbox(daemon, box):
+    """Each names the other's command below a sandbox of his own: it is told of as one that does not exist."""
+    bobs = make(daemon, BOB, "bobs")
+    routes = [(method, path) for method, path in ASKED if "{exec}" in path]
+    assert len(routes) == 5
+    for asks, owner, (own, own_exec, _), (theirs, exec_id, _) in ((BOB, ANN, bobs, box), (ANN, BOB, box, bobs)):
+        for method, path in routes:
+            def told(name):
+                status, text = ask(daemon, asks, method, f"/v1/sandboxes/{own}{path.replace('{exec}', name)}", ASKED[method, path])
+                error = json.loads(text)["error"]
+                return status, error["code"], error["message"].replace(name, "NAME"), error.get("hint"), error.get("details")
+            nobody = told("0123456789abcdef")
+            assert nobody[:2] == (404, "exec_not_found"), (method, path)
+            assert told(exec_id) == told(exec_id[:8]) == nobody, (method, path)
+        for who, sandbox, name in ((owner, theirs, exec_id), (asks, own, own_exec)):
+            assert '"running"' in ask(daemon, who, "get", f"/v1/sandboxes/{sandbox}/execs/{name}")[1]
+    daemon.ok("rm", "-f", "bobs", uid=BOB)
+
+
 def test_lists_have_ones_own(daemon, box):
     daemon.ok("create", "--name", "also-bobs", "--no-start", uid=BOB)
 
