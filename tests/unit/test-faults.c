@@ -236,3 +236,8 @@ TEST_LIMIT(files_and_trees, 60)
     ASSERT_GT(fault_walk(&tree, FAULT_FILES), 0);
     ASSERT_GT(fault_walk(&tree, FAULT_READONLY), 0);
 }
+
+TEST(the_page_about_reliability_names_what_was_walked)
+{
+    fault_compare("test-faults");
+}

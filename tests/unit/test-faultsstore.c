@@ -626,3 +626,8 @@ TEST_LIMIT(a_copy_is_made, 240)
     ASSERT_GT(fault_walk(&b, FAULT_FULL), 0);
     ASSERT_GT(fault_walk(&ro, FAULT_READONLY), 0);
 }
+
+TEST(the_page_about_reliability_names_what_was_walked)
+{
+    fault_compare("test-faultsstore");
+}
