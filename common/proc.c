@@ -359,10 +359,14 @@ static void last_line(const struct sink *s, const char **ret, size_t *ret_len)
 
 static int status_error(const char *program, int status, const struct sink *err_sink, struct err *e)
 {
+    static const char full[] = "No space left on device";   /* of strerror(ENOSPC) in our locale */
     const char *line;
     size_t len;
 
     last_line(err_sink, &line, &len);
+    if (memmem(line, len, full, strlen(full)))      /* in front: two long paths would hide it */
+        return err_set(e, ERR_NO_SPACE, "no space left on the device: %s failed: %.*s", program,
+                       (int)len, line);
     if (WIFSIGNALED(status))
         return err_set(e, ERR_INTERNAL, "%s was killed by signal %d%s%.*s", program,
                        WTERMSIG(status), len ? ": " : "", (int)len, line);

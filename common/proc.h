@@ -34,8 +34,9 @@ int proc_spawn(const struct proc_spec *spec, pid_t *ret_pid, int *ret_pidfd, str
 
 /* Runs to the end: stdout (at most max_out bytes, further ones are dropped) to *ret_out when not
  * NULL; exit status other than 0, a signal or the deadline is an error whose message carries the
- * last line of stderr. At the deadline the child is killed and reaped, and when the caller's thread
- * ends by whatever means it is killed by the kernel (its own children are not: see unshare(1)). */
+ * last line of stderr, and ERR_NO_SPACE when that line says so. At the deadline the child is killed
+ * and reaped, and when the caller's thread ends by whatever means it is killed by the kernel (its
+ * own children are not: see unshare(1)). */
 int proc_run(const char *const *argv, int64_t deadline, size_t max_out, char **ret_out,
              struct err *e);
 

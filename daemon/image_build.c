@@ -41,6 +41,7 @@ struct build {
     const struct image_build_opts *opts;
     char *images;                   /* owned: <state>/images */
     char *work;                     /* owned: <images>/.build-XXXXXX, NULL before */
+    char *placed;                   /* owned: where it was put; NULL once its row is there */
     char *tree;                     /* owned: <work>/tree */
     char *recipe_dir;               /* owned */
     char *packages;                 /* owned: comma-separated */
@@ -58,8 +59,11 @@ static void build_done(struct build *b)
 
     if (b->work)
         io_remove_tree(AT_FDCWD, b->work, &e);
+    if (b->placed)
+        io_remove_tree(AT_FDCWD, b->placed, &e);
     free(b->images);
     free(b->work);
+    free(b->placed);
     free(b->tree);
     free(b->recipe_dir);
     free(b->packages);
@@ -406,7 +410,9 @@ static int place(struct build *b, const char *hex, struct err *e)
         return err_nomem(e);
     if (chmod(b->work, 0755) < 0 || fsync_path(b->work, e) < 0)
         return err_sys(e, ERR_INTERNAL, errno, "%s", b->work);
-    if (rename(b->work, to) < 0) {
+    if (rename(b->work, to) == 0) {
+        b->placed = take_ptr(to);
+    } else {
         if (errno != EEXIST && errno != ENOTEMPTY)
             return err_sys(e, ERR_INTERNAL, errno, "cannot place %s", to);
         /* The very same is there already; if it was damaged since, it is exchanged. Machines that
@@ -453,6 +459,7 @@ static int register_image(struct build *b, char **ret_digest, struct err *e)
         fault_at(FAULT_IMAGE_PLACE, e) < 0 || place(b, hex, e) < 0 ||
         fault_at(FAULT_IMAGE_ROW, e) < 0 || store_image_insert(b->store, &row, e) < 0)
         return -1;
+    free(take_ptr(b->placed));
     fault_here(FAULT_IMAGE_ANSWER);
     return copy(ret_digest, row.digest, e);
 }

@@ -6,6 +6,9 @@
 #include "tests/harness/fault.h"
 
 #include "common/auto.h"
+#include "common/io.h"
+#include "common/limits.h"
+#include "common/sbuf.h"
 #include "tests/harness/test.h"
 
 #include <dirent.h>
@@ -17,6 +20,8 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -515,6 +520,33 @@ static bool round_of(const struct fault_body *b, enum fault_kind kind, unsigned 
     return r < 0 || was_hit;
 }
 
+/* What was walked, by all tests of the program: each is a process. */
+static struct walks {
+    size_t n;
+    struct { char name[64]; unsigned kinds; } walk[100];
+} *walks;
+
+static __attribute__((constructor)) void share_walks(void)
+{
+    void *p = mmap(NULL, sizeof(*walks), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    walks = p == MAP_FAILED ? NULL : p;
+}
+
+static void note_walk(const char *name, enum fault_kind kind)
+{
+    size_t i = 0;
+
+    ASSERT_NOT_NULL(walks);
+    while (i < walks->n && strcmp(walks->walk[i].name, name) != 0)
+        i++;
+    ASSERT_LT(i, ARRAY_SIZE(walks->walk));
+    ASSERT_LT(strlen(name), sizeof(walks->walk[i].name));
+    snprintf(walks->walk[i].name, sizeof(walks->walk[i].name), "%s", name);
+    walks->walk[i].kinds |= 1u << kind;
+    walks->n += i == walks->n;
+}
+
 unsigned fault_walk(const struct fault_body *b, enum fault_kind kind)
 {
     unsigned n = 1, rounds = 0;
@@ -525,5 +557,69 @@ unsigned fault_walk(const struct fault_body *b, enum fault_kind kind)
         n += n < EACH ? 1 : STEP;
     }
     printf("# %s, %s: %u places\n", b->name, kind_names[kind], rounds);
+    if (rounds)
+        note_walk(b->name, kind);
     return rounds;
+}
+
+/* --- the page --- */
+
+#define PAGE "../docs/RELIABILITY.md"
+
+static bool all_tests_run(void)
+{
+    autofree char *args = NULL;
+    struct err e = ERR_INIT;
+    size_t len = 0;
+
+    ASSERT_OK(io_read_file_at(AT_FDCWD, "/proc/self/cmdline", MIB, &args, &len, &e), e);
+    return strlen(args) + 1 == len;
+}
+
+/* A line for each set of kinds, in the order in which they came first. */
+static void put_walks(struct sbuf *b)
+{
+    unsigned done = 0;
+
+    for (size_t i = 0; i < walks->n; i++) {
+        unsigned kinds = walks->walk[i].kinds;
+        if (done & 1u << kinds)
+            continue;
+        done |= 1u << kinds;
+        sbuf_lit(b, "-");
+        for (int k = 0, n = 0; k < FAULT_KINDS; k++)
+            if (kinds & 1u << k)
+                sbuf_fmt(b, "%s %s", n++ ? "," : "", kind_names[k]);
+        for (size_t k = i, n = 0; k < walks->n; k++)
+            if (walks->walk[k].kinds == kinds)
+                sbuf_fmt(b, "%s%s", n++ ? ", " : ": ", walks->walk[k].name);
+        sbuf_lit(b, "\n");
+    }
+}
+
+void fault_compare(const char *program)
+{
+    autosbuf struct sbuf ours = SBUF(64 * KIB), mark = SBUF(KIB), page = SBUF(MIB);
+    autofree char *text = NULL;
+    const char *path = test_source(PAGE), *update = getenv("SBX_TEST_UPDATE");
+    struct err e = ERR_INIT;
+    size_t len = 0;
+
+    SKIP_IF(!all_tests_run(), "tests were chosen by name");
+    put_walks(&ours);
+    sbuf_fmt(&mark, "<!-- walked by %s: begin -->\n", program);
+    autoclose int docs = open(test_source("../docs"), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    ASSERT_SYS(flock(docs, LOCK_EX));       /* tests of another program may be at it */
+    ASSERT_OK(io_read_file_at(AT_FDCWD, path, MIB, &text, &len, &e), e);
+    char *begin = strstr(text, sbuf_str(&mark));
+    ASSERT_NOT_NULL(begin);
+    begin += mark.len;
+    char *end = strstr(begin, "<!-- end -->");
+    ASSERT_NOT_NULL(end);
+    if (!update || strcmp(update, "1") != 0) {
+        ASSERT_MEMEQ(sbuf_str(&ours), ours.len, begin, (size_t)(end - begin));
+        return;
+    }
+    sbuf_fmt(&page, "%.*s%s%s", (int)(begin - text), text, sbuf_str(&ours), end);
+    ASSERT_OK(io_write_file_at(AT_FDCWD, path, sbuf_str(&page), page.len, 0644, &e), e);
 }

@@ -45,6 +45,10 @@ struct fault_body {
 void fault_init(void);
 /* Returns the number of places that failed; the test fails if there is none and `some` is set. */
 unsigned fault_walk(const struct fault_body *b, enum fault_kind kind);
+/* Compares what the tests of this program have walked with its block in docs/RELIABILITY.md, or
+ * writes it there with SBX_TEST_UPDATE=1. For the last test of a program; it skips where tests were
+ * chosen by name. */
+void fault_compare(const char *program);
 /* By hand: from now on the Nth (from 1) fails. fault_end() returns whether it did. */
 void fault_begin(enum fault_kind kind, unsigned nth);
 bool fault_end(void);

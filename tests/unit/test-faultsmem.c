@@ -386,3 +386,8 @@ TEST_LIMIT(images_and_kept_answers, 120)
     walk("idem_run", run_idem);
     store_close(st);
 }
+
+TEST(the_page_about_reliability_names_what_was_walked)
+{
+    fault_compare("test-faultsmem");
+}

@@ -7,10 +7,12 @@
 #include "daemon/store.h"
 #include "tests/fakes/httpworld.h"
 
+#include <grp.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* --- what clients get --- */
@@ -389,4 +391,49 @@ TEST(the_caller_is_who_the_kernel_says)
     ASSERT_OK(peer_group("root", &g, &e), e);
     ASSERT_EQ(g, 0);
     ASSERT_ERR(peer_group("no-such-group-here", &g, &e), e, ERR_INVALID);
+}
+
+/* Whether a process of that uid, primary group and these other groups is an administrator where
+ * `admin` is the group of them. */
+static bool is_admin(uid_t uid, gid_t gid, const gid_t *groups, size_t n, gid_t admin)
+{
+    int how = 0;
+    pid_t pid = ASSERT_SYS(fork());
+
+    if (pid == 0) {
+        struct caller c;
+        struct err e = ERR_INIT;
+        int pair[2];
+
+        /* who called is who made the socket */
+        if (setgroups(n, groups) < 0 || setresgid(gid, gid, gid) < 0 ||
+            setresuid(uid, uid, uid) < 0 || socketpair(AF_UNIX, SOCK_STREAM, 0, pair) < 0 ||
+            peer_read(pair[0], admin, &c, &e) < 0 || c.id.uid != uid || c.id.gid != gid ||
+            c.id.n_groups != n || (n && memcmp(c.id.groups, groups, n * sizeof(*groups)) != 0))
+            _exit(2);
+        _exit(c.admin ? 1 : 0);
+    }
+    ASSERT_EQ(waitpid(pid, &how, 0), pid);
+    ASSERT_TRUE(WIFEXITED(how));
+    ASSERT_LT(WEXITSTATUS(how), 2);
+    return WEXITSTATUS(how);
+}
+
+TEST(who_is_in_the_admin_group_by_either_way_is_an_administrator)
+{
+    enum { UID = 65533, OWN = 65532, ADMIN = 4711 };
+    const gid_t with[] = { 7, ADMIN, 65000 }, without[] = { 7, ADMIN - 1, ADMIN + 1 };
+
+    SKIP_IF(getuid() != 0, "needs root to become somebody else");
+    ASSERT_TRUE(is_admin(UID, ADMIN, NULL, 0, ADMIN));
+    ASSERT_TRUE(is_admin(UID, ADMIN, without, ARRAY_SIZE(without), ADMIN));
+    ASSERT_TRUE(is_admin(UID, OWN, with, ARRAY_SIZE(with), ADMIN));
+    ASSERT_FALSE(is_admin(UID, OWN, without, ARRAY_SIZE(without), ADMIN));
+    ASSERT_FALSE(is_admin(UID, OWN, NULL, 0, ADMIN));
+    /* a uid of that number is no group */
+    ASSERT_FALSE(is_admin(ADMIN, OWN, NULL, 0, ADMIN));
+    /* no admin group: root alone, whatever groups another has */
+    ASSERT_FALSE(is_admin(UID, 0, with, ARRAY_SIZE(with), PEER_NO_GROUP));
+    ASSERT_TRUE(is_admin(0, OWN, NULL, 0, PEER_NO_GROUP));
+    ASSERT_TRUE(is_admin(0, OWN, without, ARRAY_SIZE(without), ADMIN));
 }

@@ -57,6 +57,8 @@ TEST(failures_say_why)
     ASSERT_STREQ(e.msg, "sh was killed by signal 9: last");
     ASSERT_ERR(run("exit 1", 9000, 9, &out, &e), e, ERR_INTERNAL);
     ASSERT_STREQ(e.msg, "sh failed with status 1");
+    ASSERT_ERR(run("head -c 9000 /dev/zero >/dev/full", 9000, 9, &out, &e), e, ERR_NO_SPACE);
+    ASSERT_CONTAINS(e.msg, "no space left on the device: sh failed: ");
     ASSERT_NULL(out);
     ASSERT_EQ(test_count_fds(), fds);
 }

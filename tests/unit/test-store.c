@@ -492,6 +492,190 @@ TEST(answers_of_an_older_database_stay_and_old_ones_go)
     clean();
 }
 
+#define OLD_VM "00000000000000aa"
+#define OLD_EXEC "00000000000000ee"
+
+/* A database as a daemon of that version left it when it was killed: a running sandbox, with all
+ * the columns there were, and a command in it. */
+static void make_old(unsigned version)
+{
+    sqlite3 *db = NULL;
+    char text[256];
+
+    ASSERT_EQ(sqlite3_open(path, &db), SQLITE_OK);
+    sql(db, "PRAGMA journal_mode = WAL");
+    for (unsigned i = 0; i < version; i++)
+        sql(db, store_steps[i].sql);
+    snprintf(text, sizeof(text), "PRAGMA user_version = %u", version);
+    sql(db, text);
+    sql(db, "INSERT INTO image VALUES('sha256:a', 'debian', 'debian', 'Debian', '6.1', 'r', 5, 6, "
+        "7)");
+    sql(db, "INSERT INTO vm(id, name, uid, gid, groups, state, reason, slot, image_name, "
+        "image_digest, workspace, workspace_ro, cpus, memory, disk, env, labels, machine, accel, "
+        "created_at, started_at, stopped_at, share_pid, share_start) VALUES('" OLD_VM "', 'box', "
+        "1000, 9, '4,27', 1, NULL, 3, 'debian', 'sha256:a', '/home/a', 1, 2, 1024, 2048, "
+        "x'413D3100', x'6B3D00', 'microvm', 'tcg', 11, 12, 0, 4242, 13)");
+    sql(db, "INSERT INTO exec VALUES('" OLD_EXEC "', '" OLD_VM "', 5, x'736C65657000313000', "
+        "'root', '/', 1, 1, 1, 99, 0, 0, 0, 14, 0)");
+    snprintf(text, sizeof(text), "INSERT INTO idempotency(uid, key, request_hash, status, body, "
+             "created_at%s) VALUES(1000, 'k', 'h', 201, '{}', %lld%s)",
+             version >= 5 ? ", size" : "", (long long)now_real_us(), version >= 5 ? ", 2" : "");
+    sql(db, text);
+    if (version >= 2) {
+        sql(db, "UPDATE vm SET policy = 'agent'");
+        sql(db, "INSERT INTO rule VALUES('" OLD_VM "', 1, 1, 'a.example', 'user', 1000, 15, 16)");
+        sql(db, "INSERT INTO policy VALUES(1000, 'mine', 'allow b.example', 17)");
+        sql(db, "INSERT INTO choice VALUES('subnet', '10.1.0.0/16')");
+    }
+    if (version >= 3) {     /* the first is gone by now */
+        for (int i = 0; i < 3; i++)
+            sql(db, "INSERT INTO event(time, kind, uid, sandbox, name, count) "
+                "VALUES(18, 'sandbox.start', 1000, '" OLD_VM "', 'box', 1)");
+        sql(db, "DELETE FROM event WHERE seq = 1");
+    }
+    if (version >= 6)
+        sql(db, "UPDATE event_gone SET seq = 1 WHERE uid = -2");
+    if (version >= 4)
+        sql(db, "UPDATE vm SET ttl_ms = 21, idle_ms = 22, stop_at = 23, stop_boot = 'boot', "
+            "idle_spent = 24, restart = 1, restart_max = 25, restarts = 26, retry = 1");
+    sqlite3_close(db);
+}
+
+static void check_old_vm(struct store *st, unsigned version)
+{
+    struct vm_row *r = NULL;
+    struct err e = ERR_INIT;
+    size_t n = 0;
+    bool limits = version >= 4;         /* before, there were none: they are none now */
+
+    ASSERT_OK(store_vm_list(st, &r, &n, &e), e);
+    ASSERT_EQ(n, 1);
+    ASSERT_STREQ(r->id, OLD_VM);
+    ASSERT_STREQ(r->name, "box");
+    ASSERT_EQ(r->uid, 1000);
+    ASSERT_EQ(r->gid, 9);
+    ASSERT_STREQ(r->groups, "4,27");
+    ASSERT_EQ(r->state, VM_RUNNING);
+    ASSERT_NULL(r->reason);
+    ASSERT_EQ(r->slot, 3);
+    ASSERT_STREQ(r->image_name, "debian");
+    ASSERT_STREQ(r->image_digest, "sha256:a");
+    ASSERT_STREQ(r->workspace, "/home/a");
+    ASSERT_TRUE(r->workspace_ro);
+    ASSERT_EQ(r->cpus, 2);
+    ASSERT_EQ(r->memory, 1024);
+    ASSERT_EQ(r->disk, 2048);
+    ASSERT_EQ(r->env.n, 1);
+    ASSERT_STREQ(r->env.items[0], "A=1");
+    ASSERT_EQ(r->labels.n, 1);
+    ASSERT_STREQ(r->labels.items[0], "k=");
+    ASSERT_STREQ(r->machine, "microvm");
+    ASSERT_STREQ(r->accel, "tcg");
+    ASSERT_EQ(r->created_at, 11);
+    ASSERT_EQ(r->started_at, 12);
+    ASSERT_EQ(r->stopped_at, 0);
+    ASSERT_EQ(r->share_pid, 4242);
+    ASSERT_EQ(r->share_start, 13);
+    ASSERT_STREQ(r->policy, version >= 2 ? "agent" : "none");
+    ASSERT_EQ(r->limits.ttl_ms, limits ? 21 : 0);
+    ASSERT_EQ(r->limits.idle_ms, limits ? 22 : 0);
+    ASSERT_EQ(r->limits.restart.policy, limits ? RESTART_ON_FAILURE : RESTART_NO);
+    ASSERT_EQ(r->limits.restart.max, limits ? 25 : 0);
+    ASSERT_EQ(r->stop_at, limits ? 23 : 0);
+    ASSERT_STREQ(r->stop_boot, limits ? "boot" : "");
+    ASSERT_EQ(r->idle_spent, limits ? 24 : 0);
+    ASSERT_EQ(r->restarts, limits ? 26 : 0);
+    ASSERT_EQ(r->retry, limits);
+    vm_row_done(r);
+    free(r);
+}
+
+static void check_old_exec(struct store *st)
+{
+    struct exec_row *r = NULL;
+    struct err e = ERR_INIT;
+    size_t n = 0;
+
+    ASSERT_OK(store_exec_list(st, OLD_VM, &r, &n, &e), e);
+    ASSERT_EQ(n, 1);
+    ASSERT_STREQ(r->id, OLD_EXEC);
+    ASSERT_EQ(r->stream, 5);
+    ASSERT_EQ(r->command.n, 2);
+    ASSERT_STREQ(r->command.items[0], "sleep");
+    ASSERT_STREQ(r->command.items[1], "10");
+    ASSERT_STREQ(r->user, "root");
+    ASSERT_TRUE(r->tty && r->stdin_open && r->detach);
+    ASSERT_EQ(r->pid, 99);
+    ASSERT_EQ(r->state, 0);
+    ASSERT_EQ(r->created_at, 14);
+    exec_row_done(r);
+    free(r);
+}
+
+static void check_old_rules(struct store *st, bool had_any)
+{
+    autofree char *base = NULL;
+    autofree char *subnet = NULL;
+    struct rule_row *rules = NULL;
+    struct policy_row *named = NULL;
+    struct err e = ERR_INIT;
+    size_t n = 0, n_named = 0;
+
+    ASSERT_OK(store_rules_list(st, OLD_VM, &base, &rules, &n, &e), e);
+    ASSERT_OK(store_policy_list(st, 1000, NULL, &named, &n_named, &e), e);
+    ASSERT_OK(store_choice_get(st, "subnet", &subnet, &e), e);
+    ASSERT_STREQ(base, had_any ? "agent" : "none");
+    ASSERT_STREQ(subnet, had_any ? "10.1.0.0/16" : NULL);
+    ASSERT_EQ(n, had_any);
+    ASSERT_EQ(n_named, had_any);
+    if (had_any) {
+        ASSERT_STREQ(rules[0].target, "a.example");
+        ASSERT_EQ(rules[0].matches, 16);
+        ASSERT_STREQ(named[0].rules, "allow b.example");
+    }
+    rule_rows_done(rules, n);
+    policy_rows_done(named, n_named);
+}
+
+static void no_fault(void *arg, const char *what)
+{
+    FAIL("version %u: %s", *(unsigned *)arg, what);
+}
+
+TEST(a_database_of_any_earlier_version_comes_with_all_that_is_in_it)
+{
+    struct event_range range;
+    struct err e = ERR_INIT;
+
+    ASSERT_GE(store_steps_n, 6);
+    for (unsigned version = 1; version < store_steps_n; version++) {
+        printf("# version %u\n", version);
+        fresh();
+        make_old(version);
+        for (int round = 0; round < 2; round++) {       /* and it is brought up to date once */
+            struct store *st = open_store();
+            check_old_vm(st, version);
+            check_old_exec(st);
+            check_old_rules(st, version >= 2);
+            ASSERT_TRUE(has_key(st, 1000, "k"));
+            ASSERT_OK(store_event_range(st, 1000, &range, &e), e);
+            ASSERT_EQ(range.first, version >= 3 ? 2 : 1);
+            ASSERT_EQ(range.last, version >= 3 ? 3 : 0);
+            ASSERT_OK(store_check(st, no_fault, &version, &e), e);
+            store_close(st);
+        }
+        struct store *st = open_store();
+        struct vm_row more = make_vm("more", 1000);     /* what is new goes beside it */
+        insert_vm(st, &more);
+        ASSERT_EQ(more.slot, 1);
+        vm_row_done(&more);
+        ASSERT_OK(store_vm_delete(st, OLD_VM, &e), e);
+        ASSERT_EQ(count_vms(st), 1);
+        store_close(st);
+        clean();
+    }
+}
+
 TEST(a_newer_database_is_refused_and_left_alone)
 {
     sqlite3 *db = NULL;

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Two users on one daemon: whatever the API offers for a sandbox, the one who does not own it is told what is
 told of a sandbox that does not exist, word for word, and the sandbox stays as it is."""
+import grp
 import json
 import os
 import re
@@ -8,7 +9,7 @@ import subprocess
 
 import pytest
 import yaml
-from sandboxd import SOURCE, Daemon
+from sandboxd import SOURCE, Daemon, running
 
 ANN, BOB = 1001, 60000      # uids of the kernel; whether they have accounts makes no difference
 
@@ -64,16 +65,17 @@ def theirs(request, daemon, box):
     daemon.ok("rm", "-f", "bobs", uid=BOB)
 
 
-def ask(d, uid, method, path, body=None):
-    """As curl of that user: status and body."""
-    argv = ["curl", "-sS", "-m", "20", "--unix-socket", d.socket, "-X", method.upper(), "-w", "\n%{http_code}",
+def ask(d, uid, method, path, body=None, gid=None, groups=()):
+    """As curl of that user, whose group is called as he is unless it is said: status and body."""
+    gid = uid if gid is None else gid
+    argv = ["curl", "-sS", "-m", "240", "--unix-socket", d.socket, "-X", method.upper(), "-w", "\n%{http_code}",
             "http://localhost" + path]
     if body is not None:
         argv += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
     if path.endswith("/attach"):
         argv += ["-H", "Connection: Upgrade", "-H", "Upgrade: sbx-stream"]
     r = subprocess.run(argv, capture_output=True, text=True, check=True, cwd="/",
-                       preexec_fn=lambda: (os.setgroups([]), os.setresgid(uid, uid, uid), os.setresuid(uid, uid, uid)))
+                       preexec_fn=lambda: (os.setgroups(groups), os.setresgid(gid, gid, gid), os.setresuid(uid, uid, uid)))
     text, status = r.stdout.rsplit("\n", 1)
     return int(status), text
 
@@ -175,3 +177,41 @@ def test_events_are_ones_own(daemon, box):
     for name in (sandbox, sandbox[:8]):
         status, text = ask(daemon, BOB, "get", "/v1/events?sandbox=" + name)
         assert status == nobody[0] == 404 and json.loads(text)["error"]["code"] == "sandbox_not_found"
+
+
+def test_members_of_the_admin_group_manage_everybodys():
+    """Bob is one by his own group or by a further one; with neither he is nobody."""
+    admins = grp.getgrnam("users").gr_gid
+    with running(default_policy="none", admin_group="users") as d:
+        made = json.loads(ask(d, ANN, "post", "/v1/sandboxes", {"name": "anns"})[1])
+        sandbox = "/v1/sandboxes/" + made["id"]
+        images = d.get("/v1/images")["images"]
+        image = "/v1/images/" + next(i["digest"] for i in images if i["name"] == made["image"]["name"])
+        nobody = {"gid": BOB, "groups": [admins + 1]}
+        for path in (sandbox, sandbox + "/logs", sandbox + "/policy"):
+            assert ask(d, BOB, "get", path, **nobody)[0] == 404
+        for method, path in (("get", "/v1/audit/verify"), ("delete", image), ("get", f"/v1/quota?uid={ANN}")):
+            status, text = ask(d, BOB, method, path, **nobody)
+            assert (status, json.loads(text)["error"]["code"]) == (403, "permission_denied"), path
+        assert json.loads(ask(d, BOB, "get", "/v1/sandboxes", **nobody)[1])["sandboxes"] == []
+
+        for member in ({"gid": admins}, {"gid": BOB, "groups": [admins + 1, admins]}):
+            assert json.loads(ask(d, BOB, "get", sandbox, **member)[1])["owner"]["uid"] == ANN
+            assert ask(d, BOB, "get", "/v1/sandboxes/anns", **member)[0] == 404      # others' by their ids only
+            assert [s["id"] for s in json.loads(ask(d, BOB, "get", "/v1/sandboxes", **member)[1])["sandboxes"]] \
+                == [made["id"]]
+            assert ask(d, BOB, "get", f"/v1/quota?uid={ANN}", **member)[0] == 200
+            owners = [json.loads(line).get("owner") for line in ask(d, BOB, "get", "/v1/events", **member)[1].splitlines()]
+            assert {"uid": ANN} in owners
+            status, text = ask(d, BOB, "get", "/v1/audit/verify", **member)
+            assert status == 200 and json.loads(text)["intact"]
+            status, text = ask(d, BOB, "post", sandbox + "/run", {"command": ["id", "-un"]}, **member)
+            assert status == 200 and json.loads(text)["stdout"] == "agent\n"
+            assert ask(d, BOB, "delete", image, **member)[0] == 409      # in use
+
+        assert ask(d, BOB, "delete", sandbox + "?force=true", **nobody)[0] == 404
+        assert ask(d, BOB, "delete", sandbox + "?force=true", gid=admins)[0] == 204
+        assert d.get("/v1/sandboxes")["sandboxes"] == []
+        assert ask(d, BOB, "delete", image, **nobody)[0] == 403
+        assert ask(d, BOB, "delete", image, groups=[admins])[0] == 204
+        assert len(d.get("/v1/images")["images"]) == len(images) - 1
