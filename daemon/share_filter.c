@@ -17,6 +17,18 @@
 AUTO_DEFINE(seccomp_ctx, void, seccomp_release)
 #define autoseccomp autotype(seccomp_ctx)
 
+/* libseccomp of Debian 12 has no names for these; the numbers are the same on all architectures. */
+#ifndef SYS_fchmodat2
+#define SYS_fchmodat2 452
+#endif
+#ifndef SYS_setxattrat
+#define SYS_setxattrat 463
+#define SYS_removexattrat 466
+#endif
+#ifndef SYS_file_setattr
+#define SYS_file_setattr 469
+#endif
+
 /* Calls that succeed without effect. */
 static const int ignored[] = {
     SCMP_SYS(setuid),    SCMP_SYS(setgid),    SCMP_SYS(setreuid), SCMP_SYS(setregid),
@@ -28,7 +40,12 @@ static const int ignored[] = {
 static const int without_xattr[] = {
     SCMP_SYS(setxattr),    SCMP_SYS(lsetxattr),    SCMP_SYS(fsetxattr),
     SCMP_SYS(removexattr), SCMP_SYS(lremovexattr), SCMP_SYS(fremovexattr),
+    SYS_setxattrat,        SYS_removexattrat,
 };
+
+/* Calls that this kernel does not have: what they do is said in memory, or in a ring of requests,
+ * where a filter cannot look. */
+static const int unknown[] = { SCMP_SYS(openat2), SCMP_SYS(io_uring_setup), SYS_file_setattr };
 
 /* Calls that take a mode whatever their other arguments say. */
 static const struct {
@@ -39,11 +56,6 @@ static const struct {
     { SCMP_SYS(mkdir), 1 },   { SCMP_SYS(mkdirat), 2 }, { SCMP_SYS(mknod), 1 },
     { SCMP_SYS(mknodat), 2 }, { SCMP_SYS(creat), 1 },
 };
-
-/* libseccomp of Debian 12 has no name for it; the number is the same on all architectures. */
-#ifndef SYS_fchmodat2
-#define SYS_fchmodat2 452
-#endif
 
 static const mode_t special_bits[] = { S_ISUID, S_ISGID };
 static const mode_t device_kinds[] = { S_IFCHR, S_IFBLK };
@@ -98,8 +110,8 @@ static int add_rules(void *ctx)
         r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(0), ignored[i], 0);
     for (size_t i = 0; r == 0 && i < ARRAY_SIZE(without_xattr); i++)
         r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EOPNOTSUPP), without_xattr[i], 0);
-    if (r == 0)
-        r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(openat2), 0);
+    for (size_t i = 0; r == 0 && i < ARRAY_SIZE(unknown); i++)
+        r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), unknown[i], 0);
     if (r == 0)
         r = deny_modes(ctx);
     if (r == 0)

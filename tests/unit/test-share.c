@@ -77,6 +77,10 @@ static void play_files(void)
     say("removexattr", syscall(SYS_removexattr, "none", "user.x"));
     say("lremovexattr", syscall(SYS_lremovexattr, "none", "user.x"));
     say("fremovexattr", syscall(SYS_fremovexattr, -1, "user.x"));
+    say("setxattrat", syscall(463, -1, "none", 0, "user.x", NULL, 0UL));
+    say("removexattrat", syscall(466, -1, "none", 0, "user.x"));
+    say("file-setattr", syscall(469, -1, NULL, NULL, 0UL, 0));
+    say("io-uring", syscall(SYS_io_uring_setup, 0, NULL));
     if (stat("new", &st) == 0) {
         say("new-uid", st.st_uid);
         say("new-gid", st.st_gid);
@@ -211,8 +215,11 @@ static void check_confined(const struct played *p, uid_t uid, gid_t gid)
     ASSERT_EQ(said(p, "Seccomp"), 2);
     ASSERT_EQ(said(p, "fd4"), -EBADF);
     ASSERT_EQ(said(p, "openat2"), -ENOSYS);
+    ASSERT_EQ(said(p, "file-setattr"), -ENOSYS);
+    ASSERT_EQ(said(p, "io-uring"), -ENOSYS);
     static const char *const xattr[] = {
         "setxattr", "lsetxattr", "fsetxattr", "removexattr", "lremovexattr", "fremovexattr",
+        "setxattrat", "removexattrat",
     };
     for (size_t i = 0; i < ARRAY_SIZE(xattr); i++)
         if (said(p, xattr[i]) != -EOPNOTSUPP)
