@@ -113,7 +113,7 @@ def test_another_users_sandbox_does_not_exist(daemon, theirs, method, path):
 
 def test_another_users_command_is_not_in_ones_own_sandbox(daemon, box):
     """Each names the other's command below a sandbox of his own: it is told of as one that does not exist."""
-    bobs = make(daemon, BOB, "bobs")
+    bobs = make(daemon, BOB, "bobs-own")
     routes = [(method, path) for method, path in ASKED if "{exec}" in path]
     assert len(routes) == 5
     for asks, owner, (own, own_exec, _), (theirs, exec_id, _) in ((BOB, ANN, bobs, box), (ANN, BOB, box, bobs)):
@@ -127,7 +127,7 @@ def test_another_users_command_is_not_in_ones_own_sandbox(daemon, box):
             assert told(exec_id) == told(exec_id[:8]) == nobody, (method, path)
         for who, sandbox, name in ((owner, theirs, exec_id), (asks, own, own_exec)):
             assert '"running"' in ask(daemon, who, "get", f"/v1/sandboxes/{sandbox}/execs/{name}")[1]
-    daemon.ok("rm", "-f", "bobs", uid=BOB)
+    daemon.ok("rm", "-f", "bobs-own", uid=BOB)
 
 
 def test_lists_have_ones_own(daemon, box):
