@@ -83,7 +83,7 @@ static const char *sys_text(int sys)
     return text ? text : "unknown error";
 }
 
-static enum err_code sys_code(int sys, enum err_code code)
+enum err_code err_sys_code(int sys, enum err_code code)
 {
     switch (sys) {
     case ENOMEM:
@@ -114,7 +114,7 @@ int err_sys(struct err *e, enum err_code code, int sys, const char *fmt, ...)
     format_line(msg, room, fmt, ap);    /* the system's words are the more important half */
     va_end(ap);
 
-    *e = (struct err){ .code = sys_code(sys, code), .sys = sys };
+    *e = (struct err){ .code = err_sys_code(sys, code), .sys = sys };
     snprintf(e->msg, sizeof(e->msg), "%.*s: %s", (int)room, msg, text);
     return -1;
 }

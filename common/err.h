@@ -96,6 +96,8 @@ int err_set(struct err *e, enum err_code code, const char *fmt, ...)
 int err_sys(struct err *e, enum err_code code, int sys, const char *fmt, ...)
     __attribute__((format(printf, 4, 5), cold));
 int err_nomem(struct err *e) __attribute__((cold));
+/* The code that err_sys() would set, for who has the words already. */
+enum err_code err_sys_code(int sys, enum err_code code);
 
 /* Puts "text: " in front of the message of an error that is set; keeps code and hint. Returns
  * -1. */

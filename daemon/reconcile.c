@@ -63,9 +63,7 @@ static int stop_row(struct vm *vm, enum life_end how, const char *reason, struct
         vm_life_ended(vm, how);
     if (vm_set_stopped(vm, reason, e) < 0)
         return -1;
-    vm_tell(vm, EVENT_STOPPED, reason);
-    log_notice(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid), "sandbox '%s' is stopped%s%s",
-               vm->row.name, reason ? ": " : "", reason ? reason : "");
+    vm_tell_stopped(vm, reason);
     return 0;
 }
 

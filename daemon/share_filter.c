@@ -54,7 +54,7 @@ static const struct {
 } modes[] = {
     { SCMP_SYS(chmod), 1 },   { SCMP_SYS(fchmod), 1 },  { SCMP_SYS(fchmodat), 2 },
     { SCMP_SYS(mkdir), 1 },   { SCMP_SYS(mkdirat), 2 }, { SCMP_SYS(mknod), 1 },
-    { SCMP_SYS(mknodat), 2 }, { SCMP_SYS(creat), 1 },
+    { SCMP_SYS(mknodat), 2 }, { SCMP_SYS(creat), 1 },   { SYS_fchmodat2, 2 },
 };
 
 static const mode_t special_bits[] = { S_ISUID, S_ISGID };
@@ -71,9 +71,6 @@ static int deny_modes(void *ctx)
         for (size_t i = 0; r == 0 && i < ARRAY_SIZE(modes); i++)
             r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), modes[i].call, 1,
                                  SCMP_CMP(modes[i].mode_arg, SCMP_CMP_MASKED_EQ, bit, bit));
-        if (r == 0)
-            r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SYS_fchmodat2, 1,
-                                 SCMP_A2(SCMP_CMP_MASKED_EQ, bit, bit));
         for (size_t c = 0; r == 0 && c < ARRAY_SIZE(creating); c++) {
             scmp_datum_t f = (scmp_datum_t)creating[c];
             r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(open), 2,

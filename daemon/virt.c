@@ -92,13 +92,9 @@ static int fail(struct err *e, const char *what)
         code = ERR_NO_MEMORY;
         break;
     case VIR_ERR_SYSTEM_ERROR:
-        /* libvirtd that is not there comes as ECONNREFUSED or ENOENT */
-        if (ve->domain == VIR_FROM_RPC) {
-            code = ERR_UNAVAILABLE;
-        } else {    /* int1 is errno: no room, no descriptor are told as where calls of ours fail */
-            err_sys(e, code, ve->int1, "%s", what);
-            code = e->code;
-        }
+        /* libvirtd that is not there comes as ECONNREFUSED or ENOENT; int1 is errno: no room, no
+         * descriptor are told as where calls of ours fail */
+        code = ve->domain == VIR_FROM_RPC ? ERR_UNAVAILABLE : err_sys_code(ve->int1, code);
         break;
     default:
         break;

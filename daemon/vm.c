@@ -201,6 +201,13 @@ void vm_tell(struct vm *vm, enum event_kind kind, const char *detail)
                                                  .detail = detail });
 }
 
+void vm_tell_stopped(struct vm *vm, const char *reason)
+{
+    vm_tell(vm, EVENT_STOPPED, reason);
+    log_notice(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid), "sandbox '%s' is stopped%s%s",
+               vm->row.name, reason ? ": " : "", reason ? reason : "");
+}
+
 void vm_tell_failed(struct vm *vm, const struct err *why)
 {
     static const char internal[] = "internal error; the log of sandboxd says more";

@@ -52,9 +52,7 @@ static void note_end(struct vm *vm, enum life_end how, const char *reason)
     vm_life_ended(vm, how);
     if (vm_set_stopped(vm, reason, &e) < 0)
         log_err(LOG_CTX(.sandbox = vm->id, .error = &e), "cannot note that the sandbox stopped");
-    vm_tell(vm, EVENT_STOPPED, reason);
-    log_notice(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid), "sandbox '%s' is stopped: %s",
-               vm->row.name, reason);
+    vm_tell_stopped(vm, reason);
 }
 
 /* Of a machine that libvirt has not any more, so there is nothing to wait for. */

@@ -100,8 +100,9 @@ struct vm *vm_ref(struct vm *vm);
 /* ERR_SANDBOX_BUSY at the deadline, ERR_SANDBOX_NOT_FOUND when it was removed meanwhile. */
 int vm_job_begin(struct vm *vm, int64_t deadline, struct err *e);
 void vm_job_end(struct vm *vm);
+/* Job holder: in memory only, the row in the store says what it said. */
+void vm_set_memory_state(struct vm *vm, enum vm_state s);
 /* Job holder: changes state in memory and in the store. reason NULL clears it. */
-void vm_set_memory_state(struct vm *vm, enum vm_state s);  /* the row says what it said */
 int vm_set_state(struct vm *vm, enum vm_state s, const char *reason, struct err *e);
 /* Job holder: what has ended is stopped, in the row by one change. */
 int vm_set_stopped(struct vm *vm, const char *reason, struct err *e);
@@ -118,6 +119,8 @@ struct quota_use vm_quota_use(const struct vm_row *row, bool runs);
 int vm_identity(const struct vm_row *row, struct identity *ret, struct err *e);
 /* For those who watch; under any lock. detail NULL: none. */
 void vm_tell(struct vm *vm, enum event_kind kind, const char *detail);
+/* It does not run any more: to whoever reads events, and to the log. reason may be NULL. */
+void vm_tell_stopped(struct vm *vm, const char *reason);
 void vm_tell_failed(struct vm *vm, const struct err *why);
 /* Waits until libvirt said that the domain is gone, or the deadline; true if it is. */
 bool vm_wait_domain_gone(struct vm *vm, int64_t deadline);
