@@ -562,6 +562,35 @@ unsigned fault_walk(const struct fault_body *b, enum fault_kind kind)
     return rounds;
 }
 
+void fault_walk_all(const struct fault_body *b)
+{
+    for (int kind = 0; kind < FAULT_KINDS; kind++)
+        ASSERT_GT(fault_walk(b, (enum fault_kind)kind), 0);
+}
+
+void fault_walk_memory(const struct fault_body *b)
+{
+    ASSERT_GT(fault_walk(b, FAULT_ALLOC), 0);
+    ASSERT_GT(fault_walk(b, FAULT_MEMORY), 0);
+}
+
+char fault_dir[96];
+
+void fault_fresh_dir(void)
+{
+    static unsigned rounds;
+
+    snprintf(fault_dir, sizeof(fault_dir), "%s/%u", test_dir(), rounds++);
+    ASSERT_SYS(mkdir(fault_dir, 0700));
+}
+
+void fault_drop_dir(void)
+{
+    struct err e = ERR_INIT;
+
+    ASSERT_OK(io_remove_tree(AT_FDCWD, fault_dir, &e), e);
+}
+
 /* --- the page --- */
 
 #define PAGE "../docs/RELIABILITY.md"

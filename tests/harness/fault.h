@@ -45,6 +45,15 @@ struct fault_body {
 void fault_init(void);
 /* Returns the number of places that failed; the test fails if there is none and `some` is set. */
 unsigned fault_walk(const struct fault_body *b, enum fault_kind kind);
+/* All kinds, and for what only reads, so that nothing can be full, those of memory. None without a
+ * place. */
+void fault_walk_all(const struct fault_body *b);
+void fault_walk_memory(const struct fault_body *b);
+/* A directory below test_dir() for each round: prepare() makes it, and done() removes it with all
+ * that is in it. */
+extern char fault_dir[96];
+void fault_fresh_dir(void);
+void fault_drop_dir(void);
 /* Compares what the tests of this program have walked with its block in docs/RELIABILITY.md, or
  * writes it there with SBX_TEST_UPDATE=1. For the last test of a program; it skips where tests were
  * chosen by name. */

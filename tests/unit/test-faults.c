@@ -19,42 +19,13 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-static char dir[96];
-static unsigned rounds;
-
-static void fresh_dir(void)
-{
-    snprintf(dir, sizeof(dir), "%s/%u", test_dir(), rounds++);
-    ASSERT_SYS(mkdir(dir, 0700));
-}
-
-static void drop_dir(void)
-{
-    struct err e = ERR_INIT;
-
-    ASSERT_OK(io_remove_tree(AT_FDCWD, dir, &e), e);
-}
-
-static void walk_all(const struct fault_body *b)
-{
-    for (int kind = 0; kind < FAULT_KINDS; kind++)
-        ASSERT_GT(fault_walk(b, (enum fault_kind)kind), 0);
-}
-
-/* What only reads: nothing to fill. */
-static void walk_memory(const struct fault_body *b)
-{
-    ASSERT_GT(fault_walk(b, FAULT_ALLOC), 0);
-    ASSERT_GT(fault_walk(b, FAULT_MEMORY), 0);
-}
-
 /* --- the audit log --- */
 
 static struct audit *a;
 
 static int open_audit(struct err *e)
 {
-    return audit_open(&(struct audit_options){ .dir = dir, .mode = AUDIT_REQUIRED,
+    return audit_open(&(struct audit_options){ .dir = fault_dir, .mode = AUDIT_REQUIRED,
                                                .size = 64 * KIB, .files = 2 }, &a, e);
 }
 
@@ -62,14 +33,14 @@ static void begin_audit(void)
 {
     struct err e = ERR_INIT;
 
-    fresh_dir();
+    fault_fresh_dir();
     ASSERT_OK(open_audit(&e), e);
 }
 
 static void end_audit(void)
 {
     audit_free(take_ptr(a));
-    drop_dir();
+    fault_drop_dir();
 }
 
 static int run_audit_open(struct err *e)
@@ -103,29 +74,29 @@ static int look_record(void)
     char file[160];
     size_t len = 0;
 
-    ASSERT_OK(audit_verify(a, dir, &v, &e), e);
+    ASSERT_OK(audit_verify(a, fault_dir, &v, &e), e);
     if (!v.intact)
         return -1;
     json_done(api_audit_verdict_table, &v, sizeof(v));
-    snprintf(file, sizeof(file), "%s/audit.log", dir);
+    snprintf(file, sizeof(file), "%s/audit.log", fault_dir);
     ASSERT_OK(io_read_file_at(AT_FDCWD, file, 1 * MIB, &text, &len, &e), e);
     return strstr(text, "\"faulty\"") != NULL;
 }
 
 TEST_LIMIT(a_record_of_the_audit_log, 120)
 {
-    const struct fault_body open = { "audit_open", fresh_dir, run_audit_open, NULL, drop_dir,
-                                     .survives = true };
+    const struct fault_body open = { "audit_open", fault_fresh_dir, run_audit_open, NULL,
+                                     fault_drop_dir, .survives = true };
     const struct fault_body record = { "audit_write", begin_audit, run_record, look_record,
                                        end_audit };
 
     fault_init();
     json_init();
     log_set_level(LOG_EMERG);
-    walk_memory(&open);
+    fault_walk_memory(&open);
     ASSERT_GT(fault_walk(&open, FAULT_FILES), 0);
     ASSERT_GT(fault_walk(&open, FAULT_READONLY), 0);
-    walk_memory(&record);
+    fault_walk_memory(&record);
     ASSERT_GT(fault_walk(&record, FAULT_FULL), 0);
     ASSERT_GT(fault_walk(&record, FAULT_READONLY), 0);
 }
@@ -137,14 +108,14 @@ static int dir_fd = -1;
 
 static void begin_ring(void)
 {
-    fresh_dir();
-    dir_fd = ASSERT_SYS(open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    fault_fresh_dir();
+    dir_fd = ASSERT_SYS(open(fault_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
 }
 
 static void end_ring(void)
 {
     fd_close(dir_fd);
-    drop_dir();
+    fault_drop_dir();
 }
 
 static int run_ring(struct err *e)
@@ -166,7 +137,7 @@ static int run_ring(struct err *e)
 TEST_LIMIT(output_of_a_command, 60)
 {
     fault_init();
-    walk_all(&(struct fault_body){ "ring", begin_ring, run_ring, NULL, end_ring });
+    fault_walk_all(&(struct fault_body){ "ring", begin_ring, run_ring, NULL, end_ring });
 }
 
 /* --- files --- */
@@ -175,8 +146,8 @@ static int run_file(struct err *e)
 {
     char file[160], below[160];
 
-    snprintf(file, sizeof(file), "%s/file", dir);
-    snprintf(below, sizeof(below), "%s/sub/dir/x", dir);
+    snprintf(file, sizeof(file), "%s/file", fault_dir);
+    snprintf(below, sizeof(below), "%s/sub/dir/x", fault_dir);
     if (io_write_file_at(AT_FDCWD, file, "new", 3, 0600, e) < 0)
         return -1;
     return io_mkdir_parents(below, 0700, e);
@@ -189,11 +160,11 @@ static int look_file(void)
     struct err e = ERR_INIT;
     size_t len = 0;
 
-    snprintf(file, sizeof(file), "%s/file", dir);
+    snprintf(file, sizeof(file), "%s/file", fault_dir);
     ASSERT_OK(io_read_file_at(AT_FDCWD, file, 100, &text, &len, &e), e);
     if (strcmp(text, "old") == 0)
         return 0;
-    snprintf(file, sizeof(file), "%s/sub/dir", dir);
+    snprintf(file, sizeof(file), "%s/sub/dir", fault_dir);
     return strcmp(text, "new") != 0 ? -1 : access(file, F_OK) == 0;
 }
 
@@ -202,14 +173,14 @@ static void begin_file(void)
     char file[160];
     struct err e = ERR_INIT;
 
-    fresh_dir();
-    snprintf(file, sizeof(file), "%s/file", dir);
+    fault_fresh_dir();
+    snprintf(file, sizeof(file), "%s/file", fault_dir);
     ASSERT_OK(io_write_file_at(AT_FDCWD, file, "old", 3, 0600, &e), e);
 }
 
 static int run_remove(struct err *e)
 {
-    return io_remove_tree(AT_FDCWD, dir, e);
+    return io_remove_tree(AT_FDCWD, fault_dir, e);
 }
 
 static void begin_tree(void)
@@ -218,21 +189,22 @@ static void begin_tree(void)
     struct err e = ERR_INIT;
 
     begin_file();
-    snprintf(below, sizeof(below), "%s/sub/dir/x", dir);
+    snprintf(below, sizeof(below), "%s/sub/dir/x", fault_dir);
     ASSERT_OK(io_mkdir_parents(below, 0700, &e), e);
 }
 
 TEST_LIMIT(files_and_trees, 60)
 {
     const struct fault_body file = { "io_write_file_at", begin_file, run_file, look_file,
-                                     drop_dir };
-    const struct fault_body tree = { "io_remove_tree", begin_tree, run_remove, NULL, drop_dir };
+                                     fault_drop_dir };
+    const struct fault_body tree = { "io_remove_tree", begin_tree, run_remove, NULL,
+                                     fault_drop_dir };
 
     fault_init();
     ASSERT_GT(fault_walk(&file, FAULT_FILES), 0);
     ASSERT_GT(fault_walk(&file, FAULT_FULL), 0);
     ASSERT_GT(fault_walk(&file, FAULT_READONLY), 0);
-    walk_memory(&tree);
+    fault_walk_memory(&tree);
     ASSERT_GT(fault_walk(&tree, FAULT_FILES), 0);
     ASSERT_GT(fault_walk(&tree, FAULT_READONLY), 0);
 }

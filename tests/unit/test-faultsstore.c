@@ -20,35 +20,13 @@
 #define EXEC "00000000000000ee"
 #define IMAGE "sha256:a"
 
-static char dir[96], path[128];
-static unsigned rounds;
+static char path[128];
 static struct store *st;
 
 static void fresh_dir(void)
 {
-    snprintf(dir, sizeof(dir), "%s/%u", test_dir(), rounds++);
-    ASSERT_SYS(mkdir(dir, 0700));
-    snprintf(path, sizeof(path), "%s/db", dir);
-}
-
-static void drop_dir(void)
-{
-    struct err e = ERR_INIT;
-
-    ASSERT_OK(io_remove_tree(AT_FDCWD, dir, &e), e);
-}
-
-static void walk_all(const struct fault_body *b)
-{
-    for (int kind = 0; kind < FAULT_KINDS; kind++)
-        ASSERT_GT(fault_walk(b, (enum fault_kind)kind), 0);
-}
-
-/* What only reads: nothing to fill. */
-static void walk_memory(const struct fault_body *b)
-{
-    ASSERT_GT(fault_walk(b, FAULT_ALLOC), 0);
-    ASSERT_GT(fault_walk(b, FAULT_MEMORY), 0);
+    fault_fresh_dir();
+    snprintf(path, sizeof(path), "%s/db", fault_dir);
 }
 
 static int run_open(struct err *e)
@@ -64,7 +42,7 @@ static int run_open(struct err *e)
 TEST_LIMIT(a_database_is_opened, 240)
 {
     fault_init();
-    walk_all(&(struct fault_body){ "store_open", fresh_dir, run_open, NULL, drop_dir,
+    fault_walk_all(&(struct fault_body){ "store_open", fresh_dir, run_open, NULL, fault_drop_dir,
                                    .also = ERR_UNAVAILABLE });
 }
 
@@ -93,7 +71,7 @@ static void open_world(void)
 static void close_world(void)
 {
     store_close(take_ptr(st));
-    drop_dir();
+    fault_drop_dir();
 }
 
 /* How many sandboxes there are; *ret is the one of this id, where there is one. */
@@ -530,7 +508,7 @@ TEST_LIMIT(rows_are_written, 400)
 
     fault_init();
     for (size_t i = 0; i < ARRAY_SIZE(bodies); i++) {
-        walk_memory(&bodies[i]);
+        fault_walk_memory(&bodies[i]);
         ASSERT_GT(fault_walk(&bodies[i], FAULT_FULL), 0);
         ASSERT_GT(fault_walk(&bodies[i], FAULT_READONLY), 0);
     }
@@ -584,7 +562,7 @@ static void open_filled(void)
 TEST_LIMIT(rows_are_read, 120)
 {
     fault_init();
-    walk_memory(&(struct fault_body){ "lists of the store", open_filled, run_lists, NULL,
+    fault_walk_memory(&(struct fault_body){ "lists of the store", open_filled, run_lists, NULL,
                                       close_world });
 }
 
@@ -592,7 +570,7 @@ static int run_backup(struct err *e)
 {
     char to[160];
 
-    snprintf(to, sizeof(to), "%s/copy", dir);
+    snprintf(to, sizeof(to), "%s/copy", fault_dir);
     return store_backup(path, to, false, e);
 }
 
@@ -604,7 +582,7 @@ static int look_backup(void)
     struct store *copy = NULL;
     struct err e = ERR_INIT;
 
-    snprintf(to, sizeof(to), "%s/copy", dir);
+    snprintf(to, sizeof(to), "%s/copy", fault_dir);
     if (lstat(to, &sb) < 0)
         return 0;
     ASSERT_OK(store_open_look(to, &copy, &e), e);
@@ -621,7 +599,7 @@ TEST_LIMIT(a_copy_is_made, 240)
                                    close_world, .also = ERR_INVALID };
 
     fault_init();
-    walk_memory(&b);
+    fault_walk_memory(&b);
     ASSERT_GT(fault_walk(&b, FAULT_FILES), 0);
     ASSERT_GT(fault_walk(&b, FAULT_FULL), 0);
     ASSERT_GT(fault_walk(&ro, FAULT_READONLY), 0);

@@ -2,7 +2,6 @@
 """Quotas of users, with a real daemon and users of the host: what one has used up is his own affair,
 and a new daemon counts what the old one did."""
 import concurrent.futures
-import contextlib
 import json
 import os
 import signal
@@ -11,7 +10,7 @@ import time
 
 import pytest
 
-from sandboxd import SLOW, UnixConnection, identity, running, wait_until
+from sandboxd import SLOW, UnixConnection, calling_as, identity, running, wait_until
 
 ALICE, BOB, CAROL = 5001, 5002, 5003       # nobody's accounts: uids are all that counts
 GIB = 1 << 30
@@ -27,19 +26,6 @@ SMALL = ("--memory", "256M", "--cpus", "1")
 def daemon():
     with running(quota=QUOTA) as d:
         yield d
-
-
-@contextlib.contextmanager
-def as_user(uid):
-    """This thread connects as another user: the kernel notes who at connect()."""
-    gid = os.getegid()
-    os.setegid(uid)
-    os.seteuid(uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(gid)
 
 
 def quotas(daemon, uid):
@@ -89,8 +75,7 @@ def test_what_one_may_have_is_told(daemon):
 def test_what_is_exceeded_is_named_with_figures(daemon):
     daemon.ok("create", "--name", "a", "--no-start", "--disk", "60G", uid=ALICE)
     refused(daemon.sbx("create", "--no-start", "--disk", "25G", uid=ALICE), "disk")
-    with as_user(ALICE):
-        status, _, body = daemon.request("POST", "/v1/sandboxes", {"disk": 25 * GIB, "start": False})
+    status, _, body = daemon.request("POST", "/v1/sandboxes", {"disk": 25 * GIB, "start": False}, uid=ALICE)
     error = json.loads(body)["error"]
     assert (status, error["code"]) == (429, "quota_exceeded")
     assert error["details"] == {"quota": "disk", "limit": 84 * GIB, "used": 60 * GIB,
@@ -163,7 +148,7 @@ def test_creates_at_the_same_time_never_exceed(daemon):
 def hold(daemon, uid, path, n):
     """n connections of a user with a request each that does not end."""
     socks = []
-    with as_user(uid):
+    with calling_as(uid):
         for _ in range(n):
             s = socket.socket(socket.AF_UNIX)
             s.settimeout(SLOW)
@@ -213,8 +198,7 @@ def test_what_one_has_used_up_is_his_own_affair(daemon):
     assert used(daemon, ALICE)["requests"] == 0
     # a command that ends makes room for another
     one = daemon.ok("execs", "-q", "busy", uid=ALICE).split()[0]
-    with as_user(ALICE):
-        daemon.request("POST", f"/v1/sandboxes/busy/execs/{one}/signal", {"signal": "KILL"})
+    daemon.request("POST", f"/v1/sandboxes/busy/execs/{one}/signal", {"signal": "KILL"}, uid=ALICE)
     wait_until(lambda: used(daemon, ALICE)["execs"] == 3, what="end of a command")
     daemon.ok("exec", "busy", "--", "true", uid=ALICE)
     idle(daemon, ALICE, BOB)
@@ -340,8 +324,7 @@ def test_a_full_disk_refuses_what_is_new_and_keeps_what_runs(daemon):
                      ["start", "stopped"], ["restart", "old"]):
             r = daemon.sbx(*args, uid=ALICE)
             assert r.returncode == 125 and "to stay free" in r.stderr and "hint:" in r.stderr
-        with as_user(ALICE):
-            status, _, body = daemon.request("POST", "/v1/sandboxes/stopped/start")
+        status, _, body = daemon.request("POST", "/v1/sandboxes/stopped/start", uid=ALICE)
         assert (status, json.loads(body)["error"]["code"]) == (507, "no_space")
         assert used(daemon, ALICE) == before
         assert daemon.ok("ls", "-q", uid=ALICE).count("\n") == 2

@@ -80,6 +80,13 @@ def ask(d, uid, method, path, body=None, gid=None, groups=()):
     return int(status), text
 
 
+def refusal(d, uid, method, path, name, body):
+    """What is told of NAME in a path, but for the name itself."""
+    status, text = ask(d, uid, method, path.replace("NAME", name), body)
+    error = json.loads(text)["error"]
+    return status, error["code"], error["message"].replace(name, "NAME"), error.get("hint"), error.get("details")
+
+
 def test_every_route_is_asked():
     with open(SOURCE + "/api/openapi.yaml") as f:
         paths = yaml.safe_load(f)["paths"]
@@ -98,9 +105,7 @@ def test_another_users_sandbox_does_not_exist(daemon, theirs, method, path):
     path = path.replace("{exec}", exec_id)
 
     def told(name):
-        status, text = ask(daemon, asks, method, f"/v1/sandboxes/{name}{path}", body)
-        error = json.loads(text)["error"]
-        return status, error["code"], error["message"].replace(name, "NAME"), error.get("hint"), error.get("details")
+        return refusal(daemon, asks, method, "/v1/sandboxes/NAME" + path, name, body)
     nobody = told("0123456789abcdef")
     assert nobody[:2] == (404, "sandbox_not_found")
     for name in (sandbox, sandbox[:8], called):
@@ -119,9 +124,8 @@ def test_another_users_command_is_not_in_ones_own_sandbox(daemon, box):
     for asks, owner, (own, own_exec, _), (theirs, exec_id, _) in ((BOB, ANN, bobs, box), (ANN, BOB, box, bobs)):
         for method, path in routes:
             def told(name):
-                status, text = ask(daemon, asks, method, f"/v1/sandboxes/{own}{path.replace('{exec}', name)}", ASKED[method, path])
-                error = json.loads(text)["error"]
-                return status, error["code"], error["message"].replace(name, "NAME"), error.get("hint"), error.get("details")
+                return refusal(daemon, asks, method, f"/v1/sandboxes/{own}{path.replace('{exec}', 'NAME')}", name,
+                               ASKED[method, path])
             nobody = told("0123456789abcdef")
             assert nobody[:2] == (404, "exec_not_found"), (method, path)
             assert told(exec_id) == told(exec_id[:8]) == nobody, (method, path)
