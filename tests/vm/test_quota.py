@@ -28,6 +28,13 @@ def daemon():
         yield d
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_left(daemon):
+    """Everybody has given back what he had, or the next test would fail for this one's reason."""
+    yield
+    idle(daemon, ALICE, BOB)
+
+
 def quotas(daemon, uid):
     """{name: (used, limit)}, asked by root."""
     return {q["quota"]: (q["used"], q["limit"]) for q in daemon.get(f"/v1/quota?uid={uid}")["quotas"]}
@@ -84,7 +91,6 @@ def test_what_is_exceeded_is_named_with_figures(daemon):
     assert used(daemon, ALICE)["sandboxes"] == 1
     assert daemon.ok("ls", "-q", uid=ALICE).count("\n") == 1
     assert len(os.listdir(daemon.state + "/sandboxes")) <= 1
-    idle(daemon, ALICE)
 
 
 def test_processors_and_memory_count_while_it_runs(daemon):
@@ -110,7 +116,6 @@ def test_processors_and_memory_count_while_it_runs(daemon):
     theirs = daemon.ok("ls", "-q", "--filter", "name=two", uid=ALICE).strip()
     daemon.ok("start", theirs)
     assert used(daemon, ALICE)["cpus"] == 1 and used(daemon, 0)["cpus"] == 0
-    idle(daemon, ALICE)
 
 
 def test_a_create_that_fails_costs_nothing(daemon):
@@ -122,7 +127,6 @@ def test_a_create_that_fails_costs_nothing(daemon):
     before = used(daemon, ALICE)
     assert daemon.sbx("create", "--name", "twice", "--no-start", *SMALL, uid=ALICE).returncode == 125
     assert used(daemon, ALICE) == before
-    idle(daemon, ALICE)
 
 
 def test_creates_at_the_same_time_never_exceed(daemon):
@@ -201,7 +205,6 @@ def test_what_one_has_used_up_is_his_own_affair(daemon):
     daemon.request("POST", f"/v1/sandboxes/busy/execs/{one}/signal", {"signal": "KILL"}, uid=ALICE)
     wait_until(lambda: used(daemon, ALICE)["execs"] == 3, what="end of a command")
     daemon.ok("exec", "busy", "--", "true", uid=ALICE)
-    idle(daemon, ALICE, BOB)
 
 
 def run_unread(daemon, uid, ref, script):
@@ -234,6 +237,8 @@ def test_answers_that_nobody_takes_are_counted(daemon):
     status, r = taken(run_unread(daemon, ALICE, ref, "head -c 4000000 /dev/zero | tr '\\0' x; exit 3"))
     assert (status, r["exit_code"], r["stdout_truncated"], r["stderr_truncated"]) == (200, 3, True, False)
     assert 256 << 10 <= len(r["stdout"]) <= 1 << 20 and set(r["stdout"]) == {"x"}
+    # what it had is given back a moment after its last byte
+    wait_until(lambda: used(daemon, ALICE)["replies"] < (3 << 20) + (256 << 10), what="its end")
     # one that would have nothing is refused before it is run
     more = [run_unread(daemon, ALICE, ref, "head -c 200000 /dev/zero | tr '\\0' '\\1'")]
     wait_until(lambda: used(daemon, ALICE)["replies"] > (4 << 20) - (256 << 10), what="most of the quota")
@@ -247,7 +252,6 @@ def test_answers_that_nobody_takes_are_counted(daemon):
     for s in more:
         assert taken(s)[0] == 200
     wait_until(lambda: used(daemon, ALICE)["replies"] == 0, what="answers that were taken")
-    idle(daemon, ALICE)
 
 
 def test_a_new_daemon_counts_what_the_old_one_did(daemon):
@@ -269,7 +273,6 @@ def test_a_new_daemon_counts_what_the_old_one_did(daemon):
     daemon.ok("rm", "-f", "runs", uid=ALICE)
     assert used(daemon, ALICE) == {**before[0], "sandboxes": 1, "cpus": 0, "memory": 0,
                                    "disk": 20 * GIB, "execs": 0}
-    idle(daemon, ALICE, BOB)
 
 
 def test_a_daemon_killed_in_a_create_counts_nothing_of_it(daemon):
@@ -287,7 +290,6 @@ def test_a_create_that_is_removed_meanwhile_costs_nothing(daemon):
     wait_until(lambda: daemon.ok("ls", "-q", uid=ALICE).strip(), what="row of a create")
     daemon.ok("rm", "-f", "gone", uid=ALICE)
     p.communicate(timeout=SLOW)
-    idle(daemon, ALICE)
 
 
 def test_limits_that_cannot_be_meant_keep_the_daemon_from_starting(daemon):
@@ -335,4 +337,3 @@ def test_a_full_disk_refuses_what_is_new_and_keeps_what_runs(daemon):
         with open(path, "w") as f:
             json.dump(daemon.config, f)
         daemon.start()
-    idle(daemon, ALICE)
