@@ -204,8 +204,9 @@ void vm_tell(struct vm *vm, enum event_kind kind, const char *detail)
 void vm_tell_stopped(struct vm *vm, const char *reason)
 {
     vm_tell(vm, EVENT_STOPPED, reason);
-    log_notice(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid), "sandbox '%s' is stopped%s%s",
-               vm->row.name, reason ? ": " : "", reason ? reason : "");
+    log_notice(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid, .event = EV_STOPPED),
+               "sandbox '%s' is stopped%s%s", vm->row.name, reason ? ": " : "",
+               reason ? reason : "");
 }
 
 void vm_tell_failed(struct vm *vm, const struct err *why)
@@ -451,12 +452,9 @@ int vm_stop_job(struct vm *vm, int64_t timeout_ms, const char *reason, struct er
     }
     if (fault_at(FAULT_STOP_NOTE, e) < 0 || vm_set_stopped(vm, reason, e) < 0)
         return -1;
-    vm_tell(vm, EVENT_STOPPED, reason);
+    vm_tell_stopped(vm, reason);
     fault_here(FAULT_STOP_ANSWER);
     vm_log_line(vm, stopped, sizeof(stopped) - 1);
-    log_notice(LOG_CTX(.sandbox = vm->id, .uid = &vm->row.uid, .event = EV_STOPPED),
-               "sandbox '%s' is stopped%s%s", vm->row.name, reason ? ": " : "",
-               reason ? reason : "");
     return 0;
 }
 

@@ -135,6 +135,11 @@ void test_check_mem(const char *file, int line, const char *text_a, const char *
               show(nb > at ? pb + at : pb, nb - at));
 }
 
+void test_become(uid_t uid)
+{
+    ASSERT_SYS(syscall(SYS_setresuid, -1, uid, -1));
+}
+
 const char *test_dir(void)
 {
     if (!dir_made && mkdir(dir_name, 0700) < 0)

@@ -134,6 +134,10 @@ void test_check_mem(const char *file, int line, const char *text_a, const char *
         test_r_;                                                                         \
     })
 
+/* Only this thread has the effective uid `uid` from now on: seteuid() would tell the others by a
+ * signal, which ends the waits of theirs. Needs the real uid 0. */
+void test_become(uid_t uid);
+
 /* A fresh directory for this test, short enough for socket paths, removed after it. Borrowed. */
 const char *test_dir(void);
 /* Path of `name` in it; borrowed, valid to the end of the test. */

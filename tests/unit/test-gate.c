@@ -16,7 +16,6 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -24,12 +23,6 @@
 #define GREEDY 65534
 #define MODEST 65533
 #define THIRD 65532
-
-/* This thread alone: seteuid() tells all the others by a signal, which ends the waits of theirs. */
-static void become(uid_t uid)
-{
-    ASSERT_SYS(syscall(SYS_setresuid, -1, uid, -1));
-}
 
 static void open_to_all(void)
 {
@@ -155,7 +148,7 @@ static int take_all(uid_t uid, int *fd, int max, int status_wanted)
     static const char text[] = "GET /echo HTTP/1.1\r\nHost:\r\n\r\n";
     int n = 0;
 
-    become(uid);
+    test_become(uid);
     for (; n < max; n++) {
         fd[n] = dial();
         say(fd[n], text, strlen(text));
@@ -163,7 +156,7 @@ static int take_all(uid_t uid, int *fd, int max, int status_wanted)
         if (status() != 200)
             break;
     }
-    become(0);
+    test_become(0);
     ASSERT_STATUS(status_wanted);
     close(fd[n]);
     return n;
@@ -182,9 +175,9 @@ TEST_LIMIT(of_the_last_quarter_nobody_takes_more_than_is_left, 120)
     ASSERT_EQ(n, LIMIT_CONNECTIONS / 4 * 3);
     int m = take_all(MODEST, modest, LIMIT_CONNECTIONS, 503);
     ASSERT_EQ(m, LIMIT_CONNECTIONS / 8);
-    become(THIRD);
+    test_become(THIRD);
     still_serves();
-    become(0);
+    test_become(0);
     still_serves();
     for (int i = 0; i < m; i++)
         close(modest[i]);
@@ -204,7 +197,7 @@ static void *flood(void *arg)
     enum { IDLE = 1000 };
     static int idle[IDLE];
 
-    become(GREEDY);
+    test_become(GREEDY);
     for (int i = 0; i < IDLE; i++) {
         idle[i] = dial();
         say(idle[i], "GET /ec", 7);
@@ -224,7 +217,7 @@ static void *flood(void *arg)
     }
     for (int i = 0; i < IDLE; i++)
         close(idle[i]);
-    become(0);
+    test_become(0);
     return NULL;
 }
 
@@ -251,14 +244,14 @@ static struct waits ask_often(const char *when)
     enum { N = 300 };
     int64_t us[N];
 
-    become(MODEST);
+    test_become(MODEST);
     for (int i = 0; i < N; i++) {
         int64_t began = now_us();
         request("GET /echo", "", NULL);
         us[i] = now_us() - began;
         ASSERT_STATUS(200);
     }
-    become(0);
+    test_become(0);
     qsort(us, N, sizeof(us[0]), by_size);
     struct waits w = { us[N / 2], us[N / 100 * 99] };
     printf("# %s: median %lld us, 99 of 100 within %lld us, all within %lld us\n", when,

@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 TEST(web_pages_are_refused)
@@ -299,14 +298,8 @@ TEST(many_connections_at_once)
     ASSERT_EQ(test_count_fds(), before);
 }
 
-/* This thread alone: seteuid() tells all the others by a signal, which ends the waits of theirs. */
-static void become(uid_t uid)
-{
-    ASSERT_SYS(syscall(SYS_setresuid, -1, uid, -1));
-}
-
-/* As another user, since root has no limit. */
-/* Two answers of 2 MiB that nobody takes: what a socket holds of them is much less. */
+/* Two answers of 2 MiB that nobody takes: what a socket holds of them is much less. As another user,
+ * since root has no limit. */
 TEST(answers_that_are_not_taken_have_an_end)
 {
     static const char get[] = "GET /big HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n";
@@ -317,7 +310,7 @@ TEST(answers_that_are_not_taken_have_an_end)
     start();
     ASSERT_SYS(chmod(test_dir(), 0755));
     ASSERT_SYS(chmod(test_path("s"), 0666));
-    become(65534);
+    test_become(65534);
     for (int i = 0; i < 2; i++) {
         fd[i] = dial();
         say(fd[i], get, strlen(get));
@@ -331,17 +324,17 @@ TEST(answers_that_are_not_taken_have_an_end)
     ASSERT_STATUS(200);
     request("POST /big", "", NULL);         /* has been done, so it is answered */
     ASSERT_STATUS(200);
-    become(0);
+    test_become(0);
     request("GET /big", "", NULL);          /* others have their own */
     ASSERT_STATUS(200);
-    become(65534);
+    test_become(65534);
     close(fd[0]);
     int64_t deadline = deadline_in(WAIT_MS);
     do
         request("GET /big", "", NULL);
     while (status() == 429 && now_mono_ms() < deadline);
     ASSERT_STATUS(200);
-    become(0);
+    test_become(0);
     close(fd[1]);
     stop();
 }
@@ -356,7 +349,7 @@ TEST(one_user_cannot_take_all_requests)
     start();
     ASSERT_SYS(chmod(test_dir(), 0755));
     ASSERT_SYS(chmod(test_path("s"), 0666));
-    become(65534);
+    test_become(65534);
     for (int i = 0; i < 3; i++) {
         fd[i] = dial();
         say(fd[i], slow, strlen(slow));
@@ -370,9 +363,9 @@ TEST(one_user_cannot_take_all_requests)
                             "\"requested\":1}");
     request("GET /free", "", NULL);         /* tells about quotas, so is none itself */
     ASSERT_STATUS(200);
-    become(0);
+    test_become(0);
     still_serves();
-    become(65534);
+    test_become(65534);
     close(fd[0]);                           /* gone in the middle: given back too */
     wait_for(&n_slow, 2);
     int64_t deadline = deadline_in(WAIT_MS);
@@ -391,7 +384,7 @@ TEST(one_user_cannot_take_all_requests)
         request("GET /nowhere", "", NULL);
         ASSERT_STATUS(404);
     }
-    become(0);
+    test_become(0);
     close(fd[1]);
     close(fd[2]);
     stop();
@@ -407,10 +400,10 @@ TEST(one_user_cannot_take_all_connections)
     SKIP_IF(getuid() != 0, "needs root to become somebody else");
     ASSERT_SYS(chmod(test_dir(), 0755));
     ASSERT_SYS(chmod(test_path("s"), 0666));
-    ASSERT_SYS(seteuid(65534));
+    test_become(65534);
     for (int i = 0; i < N; i++)
         fd[i] = dial();
-    ASSERT_SYS(seteuid(0));
+    test_become(0);
     /* Until as many were refused as should be, and once more around for those that should not. */
     int64_t end = deadline_in(15000);
     for (bool last = false; !last;) {
