@@ -298,8 +298,8 @@ TEST(many_connections_at_once)
     ASSERT_EQ(test_count_fds(), before);
 }
 
-/* Two answers of 2 MiB that nobody takes: what a socket holds of them is much less. As another user,
- * since root has no limit. */
+/* Two answers of 2 MiB that nobody takes: what a socket holds of them is much less. Asked by
+ * another user, since root has no limit. */
 TEST(answers_that_are_not_taken_have_an_end)
 {
     static const char get[] = "GET /big HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n";
