@@ -69,13 +69,13 @@ def test_silent_daemon(world):
     world.daemon.verdicts["example.com"] = None
     start = time.monotonic()
     assert rcode(world.ask("example.com")) == "SERVFAIL"
-    assert 1.9 < time.monotonic() - start < 3
+    assert 1.9 < time.monotonic() - start < 5
     world.upstream.a("other.example.com", "192.0.2.1")
     world.daemon.admit = lambda m: None
     start = time.monotonic()
     m = world.ask("other.example.com")
     assert rcode(m) == "SERVFAIL" and not m.rr
-    assert 1.9 < time.monotonic() - start < 3
+    assert 1.9 < time.monotonic() - start < 5
 
 
 def test_upstream_has_none(world):
@@ -151,7 +151,7 @@ def test_loops(world, loop):
         world.upstream.cname(here + ".example.com", there + ".example.com")
     start = time.monotonic()
     assert rcode(world.ask("a.example.com")) == "SERVFAIL"
-    assert time.monotonic() - start < 1 and not world.daemon.admissions
+    assert time.monotonic() - start < 2.5 and not world.daemon.admissions
 
 
 def test_nothing_about_other_names(world):
@@ -298,7 +298,7 @@ def test_next_where_nobody_listens(world):
     second.a("example.com", "192.0.2.2")
     start = time.monotonic()
     assert addresses(world.ask("example.com")) == ["192.0.2.2"]
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 2.5
 
 
 @pytest.mark.parametrize("world", [{"upstreams": (UPSTREAM, SECOND)}], indirect=True)
@@ -309,11 +309,11 @@ def test_next_where_one_is_silent(world):
     second.a("www.example.com", "192.0.2.3")
     start = time.monotonic()
     assert addresses(world.ask("example.com")) == ["192.0.2.2"]
-    assert 2.9 < time.monotonic() - start < 4
+    assert 2.9 < time.monotonic() - start < 5.5
     assert len(world.upstream.queries) == 2
     start = time.monotonic()                    # it comes last from now on
     assert addresses(world.ask("www.example.com")) == ["192.0.2.3"]
-    assert time.monotonic() - start < 1 and len(world.upstream.queries) == 2
+    assert time.monotonic() - start < 2.5 and len(world.upstream.queries) == 2
 
 
 @pytest.mark.parametrize("world", [{"upstreams": (UPSTREAM, SECOND)}], indirect=True)
@@ -350,7 +350,7 @@ def test_all_silent(world):
     world.upstream.silent = True
     start = time.monotonic()
     assert rcode(world.ask("example.com")) == "SERVFAIL"
-    assert 2.9 < time.monotonic() - start < 4 and len(world.upstream.queries) == 2
+    assert 2.9 < time.monotonic() - start < 5.5 and len(world.upstream.queries) == 2
 
 
 @pytest.mark.parametrize("world", [{"upstreams": ["127.0.1.%d" % i for i in range(1, 6)]}], indirect=True)
@@ -360,7 +360,7 @@ def test_an_end_to_all_tries(world):
         s.silent = True
     start = time.monotonic()
     assert rcode(world.ask("example.com", timeout=20)) == "SERVFAIL"
-    assert 9.9 < time.monotonic() - start < 11
+    assert 9.9 < time.monotonic() - start < 14
 
 
 def test_upstream_without_edns(world):

@@ -100,7 +100,7 @@ def test_flood_of_one_guest(world):
                 time.sleep(0.002)
         start = time.monotonic()
         assert addresses(world.ask("known.example.com", guest=OTHER)) == ["192.0.2.1"]
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < 2.5
         assert rcode(g.read()) == "SERVFAIL"
     new = {q.name for q in world.upstream.queries[len(before):]}
     assert len(new) <= 64 + 5
@@ -121,7 +121,7 @@ def test_flood_of_many_guests(world):
     assert 300 < len({q.name for q in world.upstream.queries}) < 512
     start = time.monotonic()        # there is room for one more
     assert addresses(world.ask("known.example.com", guest=OTHER)) == ["192.0.2.1"]
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 2.5
     for g in guests:
         g.socket.close()
     world.upstream.silent = False
