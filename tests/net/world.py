@@ -247,6 +247,9 @@ class Guest:
     def root(self, script, **fields):
         return self.d.run_in(self.name, "bash", "-c", script, user="root", **fields)
 
+    def python(self, script, **fields):
+        return self.d.run_in(self.name, "python3", "-c", script, user="root", **fields)
+
     def probe(self, *probes):
         """Answers of `sbx-agent probe`, in order."""
         lines = "".join(json.dumps({"id": i + 1, **p}) + "\n" for i, p in enumerate(probes))
