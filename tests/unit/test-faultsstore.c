@@ -43,7 +43,7 @@ TEST_LIMIT(a_database_is_opened, 240)
 {
     fault_init();
     fault_walk_all(&(struct fault_body){ "store_open", fresh_dir, run_open, NULL, fault_drop_dir,
-                                   .also = ERR_UNAVAILABLE });
+                                         .also = ERR_UNAVAILABLE });
 }
 
 /* A few rows; nothing of this is under faults. */
@@ -563,7 +563,7 @@ TEST_LIMIT(rows_are_read, 120)
 {
     fault_init();
     fault_walk_memory(&(struct fault_body){ "lists of the store", open_filled, run_lists, NULL,
-                                      close_world });
+                                            close_world });
 }
 
 static int run_backup(struct err *e)

@@ -226,7 +226,7 @@ static int connect_as(uid_t uid)
 
     ASSERT_EQ(bind(listener, (struct sockaddr *)&sa, sizeof(sa)), 0);
     ASSERT_EQ(getsockname(listener, (struct sockaddr *)&sa, &len), 0);
-    test_become(uid);      /* a socket is its maker's */
+    test_become(uid);                   /* a socket is its maker's */
     fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     ASSERT_TRUE(fd >= 0);
     ssize_t n = sendto(fd, "x", 1, 0, (struct sockaddr *)&sa, sizeof(sa));
